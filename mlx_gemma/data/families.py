@@ -1,0 +1,211 @@
+"""Task families: small programming tasks as TOML, from which the project's own data sets are made.
+
+A family holds wordings, a Python 3 solution, where natural the same program in Python 2, and the checks a solution must
+pass; `$names` in all of them are drawn from `vary`. The format is described in datasets/python3/families/README.md.
+
+    python -m mlx_gemma.data.families datasets/python3/families    # verify: run every solution against its checks
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+import random
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from mlx_gemma.data.python_source import parses_as_python2
+from mlx_gemma.errors import DataError
+
+KEYS = {"name", "topic", "ask", "python3", "python2", "answer", "check", "prints", "stdin", "vary"}
+
+
+@dataclass(frozen=True)
+class Task:
+    """One family with its names filled in: everything a data row is made of."""
+
+    family: str
+    topic: str
+    ask: tuple[str, ...]
+    python3: str
+    python2: str | None
+    answer: str | None  # dialogue families: the reply as it stands, in place of a solution
+    check: tuple[str, ...]
+    prints: str | None
+    stdin: str
+
+
+@dataclass(frozen=True)
+class Family:
+    """A task with open names. `combinations` is the number of ways to fill them in."""
+
+    name: str
+    topic: str
+    fields: dict[str, Any]
+    vary: dict[str, list[str]]
+
+    @property
+    def combinations(self) -> int:
+        n = 1
+        for values in self.vary.values():
+            n *= len(values)
+        return n
+
+    def task(self, index: int) -> Task:
+        """The task of combination `index` (0 <= index < combinations); the order is fixed by the file."""
+        chosen = {}
+        for key, values in self.vary.items():
+            index, i = divmod(index, len(values))
+            chosen[key] = values[i]
+
+        def fill(text: str) -> str:
+            return Template(text).substitute(chosen)
+
+        f = self.fields
+        return Task(
+            family=self.name,
+            topic=self.topic,
+            ask=tuple(fill(a) for a in f["ask"]),
+            python3=fill(f.get("python3", "")).strip("\n"),
+            python2=fill(f["python2"]).strip("\n") if "python2" in f else None,
+            answer=fill(f["answer"]).strip("\n") if "answer" in f else None,
+            check=tuple(fill(c) for c in f.get("check", ())),
+            prints=fill(f["prints"]) if "prints" in f else None,
+            stdin=fill(f.get("stdin", "")),
+        )
+
+    def tasks(self, limit: int | None = None, seed: int = 0) -> Iterator[Task]:
+        """All combinations, or `limit` of them drawn without replacement."""
+        order = list(range(self.combinations))
+        if limit is not None and limit < len(order):
+            order = random.Random(f"{seed}:{self.name}").sample(order, limit)
+        return (self.task(i) for i in order)
+
+
+def read_families(path: Path) -> list[Family]:
+    """Families of one TOML file, or of every TOML file in a folder, in file-name order.
+
+    Raises:
+        DataError: not TOML, an unknown or missing key, a name used twice, a `$name` that `vary` does not give.
+    """
+    files = sorted(path.glob("*.toml")) if path.is_dir() else [path]
+    if not files:
+        raise DataError("no .toml family files here", where=path)
+    families: dict[str, Family] = {}
+    for file in files:
+        try:
+            entries = tomllib.loads(file.read_text())["family"]
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, KeyError) as e:
+            raise DataError(f"not a family file: {e}", where=file) from e
+        for entry in entries:
+            name = entry.get("name", "?")
+            where = f"{file}: family {name}"
+            if unknown := set(entry) - KEYS:
+                raise DataError(f"unknown key {sorted(unknown)[0]!r}", where=where)
+            if not {"name", "topic", "ask"} <= set(entry) or not {"python3", "answer"} & set(entry):
+                raise DataError("needs name, topic, ask and python3 (or answer)", where=where)
+            if name in families:
+                raise DataError("a family of this name exists already", where=where)
+            vary = {k: [str(v) for v in values] for k, values in entry.get("vary", {}).items()}
+            family = Family(name, entry["topic"], {k: v for k, v in entry.items() if k != "vary"}, vary)
+            try:
+                family.task(0)
+            except (KeyError, ValueError) as e:
+                raise DataError(f"a $name that [family.vary] does not give: {e}", where=where) from e
+            families[name] = family
+    return list(families.values())
+
+
+class CheckFailed(Exception):
+    """A solution that does not do what its family says."""
+
+
+def run_checks(source: str, task: Task) -> None:
+    """Execute `source` in this process against the task's checks. For the project's own families only: no sandbox.
+
+    Raises:
+        CheckFailed: with the reason.
+    """
+    scope: dict[str, Any] = {"__name__": "__main__"}
+
+    def printed(call: Callable[..., Any], *args: Any, stdin: str = "", **kwargs: Any) -> str:
+        return _captured(lambda: call(*args, **kwargs), stdin)
+
+    def raises(kind: type[BaseException], call: Callable[..., Any], *args: Any, **kwargs: Any) -> bool:
+        try:
+            call(*args, **kwargs)
+        except kind:
+            return True
+        return False
+
+    try:
+        out = _captured(lambda: exec(compile(source, "<solution>", "exec"), scope), task.stdin)
+        if task.prints is not None and out != (want := eval(task.prints, {})):
+            raise CheckFailed(f"printed {out!r}, not {want!r}")
+        scope.update(printed=printed, raises=raises)
+        for check in task.check:
+            if not eval(check, scope):
+                raise CheckFailed(f"not true: {check}")
+    except CheckFailed:
+        raise
+    except (Exception, SystemExit) as e:
+        raise CheckFailed(f"{type(e).__name__}: {e}") from e
+
+
+def _captured(action: Callable[[], Any], stdin: str) -> str:
+    before, sys.stdin = sys.stdin, io.StringIO(stdin)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()):
+            action()
+    finally:
+        sys.stdin = before
+    return out.getvalue()
+
+
+def verify(family: Family, samples: int = 6) -> list[str]:
+    """What is wrong with a family, as lines; empty if all is well. Runs `samples` combinations."""
+    problems = []
+    if len(family.fields["ask"]) < 6:
+        problems.append(f"only {len(family.fields['ask'])} wordings, 6 wanted")
+    dialogue = "answer" in family.fields
+    if family.combinations < (8 if dialogue else 12):
+        problems.append(f"only {family.combinations} combinations")
+    if not dialogue and "check" not in family.fields and "prints" not in family.fields:
+        problems.append("nothing is checked")
+    for task in itertools.islice(family.tasks(samples), 0 if dialogue else samples):
+        try:
+            run_checks(task.python3, task)
+        except CheckFailed as e:
+            problems.append(f"python3 fails its checks: {e}")
+        if task.python2 is not None:
+            if not parses_as_python2(task.python2):
+                problems.append("python2 does not parse with the Python 2 grammar")
+            try:
+                run_checks(task.python2, task)
+            except CheckFailed:
+                pass
+            else:
+                problems.append("python2 runs and passes in Python 3, so it is no Python 2 variant")
+    return list(dict.fromkeys(problems))
+
+
+def main(paths: list[str]) -> int:
+    families = [f for p in paths for f in read_families(Path(p))]
+    bad = 0
+    for family in families:
+        for problem in verify(family):
+            print(f"{family.topic}/{family.name}: {problem}")
+            bad += 1
+    n2 = sum("python2" in f.fields for f in families)
+    print(f"{len(families)} families, {n2} with a Python 2 variant, {bad} problems")
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,40 @@
+"""The errors a user can cause, and how they are told.
+
+Everything that goes wrong because of what the user gave (a recipe, a file, a folder, a full disk) is a `UserError`: the
+command line prints it as one line and exits with status 2. Anything else is a defect of ours and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class UserError(Exception):
+    """A mistake in the input: what was wrong, where, and what to do about it.
+
+    Args:
+        what: one clause, without a final stop.
+        where: file, `file:line`, key or folder the mistake is in.
+        fix: what the user can do, one clause.
+    """
+
+    def __init__(self, what: str, *, where: str | Path | None = None, fix: str | None = None) -> None:
+        self.what, self.where, self.fix = what, where, fix
+        super().__init__(what)
+
+    def __str__(self) -> str:
+        head = f"{self.where}: {self.what}" if self.where is not None else self.what
+        line = f"{head}; {self.fix}" if self.fix else head
+        return " ".join(line.split())
+
+
+class RecipeError(UserError):
+    """A recipe that cannot be followed: unknown key, value of the wrong kind, contradiction."""
+
+
+class DataError(UserError):
+    """A data file or row that cannot be read; `where` is `file:line`."""
+
+
+class ModelError(UserError):
+    """A checkpoint, adapter or run folder that is not what it should be."""
