@@ -1,0 +1,1 @@
+"""Decoding: one loop, from which generation, traces and benchmarks are made."""

@@ -1,0 +1,149 @@
+"""The decoding loop: prefill, then a token at a time, each with its float32 log-probability and its rivals'.
+
+Only the chosen token and `top` values a step leave the device; the next step is under way while one is handed out.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import mlx.core as mx
+
+from mlx_gemma.decode.sample import Sampling
+from mlx_gemma.errors import UserError
+from mlx_gemma.gemma4.layers import head
+from mlx_gemma.gemma4.load import Gemma
+from mlx_gemma.gemma4.template import Message
+
+PREFILL = 512  # prompt tokens a forward pass
+
+
+class Step(NamedTuple):
+    """One generated token, before temperature and cuts: log-probabilities are the model's own, in nats."""
+
+    token: int
+    logprob: float
+    entropy: float  # nats
+    rank: int  # 0 for the most probable token
+    top: list[tuple[int, float]]  # the most probable tokens, best first
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A finished answer. `finish` is `stop` (a stop token came) or `length` (the budget ran out)."""
+
+    text: str
+    tokens: list[int]
+    finish: str
+    prompt_tokens: int
+    prefill_seconds: float  # until the first token
+    decode_seconds: float  # from the first token to the last
+
+
+def as_messages(prompt: str, system: str | None = None) -> list[Message]:
+    head = [{"role": "system", "content": system}] if system else []
+    return [*head, {"role": "user", "content": prompt}]
+
+
+def prompt_tokens(gemma: Gemma, messages: Sequence[Message]) -> list[int]:
+    """Token ids of a conversation to continue.
+
+    Raises:
+        UserError: an empty prompt, a control token in it, or more tokens than the model's context.
+    """
+    if not messages or not messages[-1]["content"].strip():
+        raise UserError("the prompt is empty", fix="give some text")
+    tokens = gemma.template.prompt(messages)
+    if len(tokens) >= gemma.context:
+        raise UserError(f"the prompt has {len(tokens)} tokens, the model's context {gemma.context}", fix="shorten the prompt")
+    return tokens
+
+
+def decode(gemma: Gemma, tokens: Sequence[int], sampling: Sampling, max_tokens: int, top: int = 0) -> Iterator[Step]:
+    """Continue `tokens`, a step at a time, without end: the caller stops at a stop token.
+
+    Args:
+        top: how many of the most probable tokens to hand out with each step.
+    """
+    text = gemma.text
+    cache = text.make_cache()
+    ids = mx.array(list(tokens), mx.int32)
+    for i in range(0, len(tokens) - 1, PREFILL):
+        text.model(ids[None, i : min(i + PREFILL, len(tokens) - 1)], cache=cache)
+        mx.eval([c.state for c in cache])  # the upper, K/V-shared layers are never computed for these positions
+    key = sampling.key()
+
+    def step(token: mx.array, key: mx.array) -> tuple[mx.array, ...]:
+        logits = head(text, text.model(token.reshape(1, 1), cache=cache))[0, 0]
+        logprobs = logits - mx.logsumexp(logits)
+        chosen = sampling.choose(logits, key)
+        best, values = _top(logprobs, top)
+        mine = logprobs[chosen]
+        entropy = -(mx.exp(logprobs) * logprobs).sum()
+        return chosen, mine, entropy, (logprobs > mine).sum(), best, values
+
+    key, now = mx.random.split(key)
+    pending = step(ids[-1], now)
+    mx.async_eval(pending)
+    for i in range(max_tokens):
+        done = pending
+        if i + 1 < max_tokens:
+            key, now = mx.random.split(key)
+            pending = step(done[0], now)
+            mx.async_eval(pending)
+        chosen, mine, entropy, rank, best, values = done
+        yield Step(
+            int(chosen.item()),
+            float(mine.item()),
+            float(entropy.item()),
+            int(rank.item()),
+            list(zip(best.tolist(), values.tolist(), strict=True)),
+        )
+
+
+def _top(logprobs: mx.array, count: int) -> tuple[mx.array, mx.array]:
+    """The `count` largest entries and their places, sorted; MLX leaves the order inside a partition open."""
+    if count == 0:
+        return mx.zeros((0,), mx.int32), mx.zeros((0,))
+    best = mx.argpartition(-logprobs, kth=min(count, logprobs.size) - 1)[:count]
+    best = best[mx.argsort(-logprobs[best])]
+    return best, logprobs[best]
+
+
+def generate(
+    gemma: Gemma,
+    prompt: str | Sequence[Message],
+    *,
+    system: str | None = None,
+    sampling: Sampling | None = None,
+    max_tokens: int = 256,
+) -> Generation:
+    """Answer a prompt.
+
+    Args:
+        prompt: a user's text, or a conversation.
+        system: a system turn before it, where `prompt` is text.
+        sampling: greedy if absent.
+
+    Raises:
+        UserError: see `prompt_tokens`.
+    """
+    messages = as_messages(prompt, system) if isinstance(prompt, str) else prompt
+    tokens = prompt_tokens(gemma, messages)
+    budget = min(max_tokens, gemma.context - len(tokens))
+    out: list[int] = []
+    finish: str = "length"
+    started = time.perf_counter()
+    first: Any = None
+    for step in decode(gemma, tokens, sampling or Sampling(), budget):
+        first = first or time.perf_counter()
+        if step.token in gemma.stop_tokens:
+            finish = "stop"
+            break
+        out.append(step.token)
+    ended = time.perf_counter()
+    first = first or ended
+    return Generation(gemma.template.decode(out), out, finish, len(tokens), first - started, ended - first)

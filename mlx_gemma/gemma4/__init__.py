@@ -1,0 +1,1 @@
+"""The only package that knows Gemma 4: loading, the chat template, adapters."""

@@ -1,0 +1,1 @@
+"""Traces: what the model thought of each token, and of its rivals."""

@@ -1,0 +1,1 @@
+"""Training: batches, loss, the loop, and what it leaves behind."""
