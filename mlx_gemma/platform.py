@@ -24,8 +24,9 @@ _blas: str | None = None
 def load_blas() -> str | None:
     """Put an optimised BLAS in front of the reference BLAS that MLX's Linux CPU wheel links.
 
-    Must run before `mlx.core` is imported: its symbols are then bound to the library loaded here with global visibility.
-    On two cores this took float32 matrix products from 1.5 to over 60 GFLOP/s. Nothing happens on macOS (Accelerate).
+    Must run before `mlx.core` is imported: its symbols are then bound to the library loaded here with global
+    visibility. On two cores this took float32 matrix products from 1.5 to over 60 GFLOP/s. Nothing happens on macOS
+    (Accelerate).
 
     Returns:
         The library that was loaded, or None. torch's own CPU library (a dependency on Linux) is the fallback.
@@ -60,7 +61,7 @@ def backend() -> str:
 
 
 def compute_dtype() -> mx.Dtype | None:
-    """float32 on a CPU, where bfloat16 products have no fast path (1.5 against 60 GFLOP/s); None: as the checkpoint has it."""
+    """float32 on a CPU, where bfloat16 products have no fast path (1.5 GFLOP/s); None: the checkpoint's own."""
     import mlx.core as mx
 
     return mx.float32 if backend() == "cpu" else None
@@ -71,7 +72,9 @@ def chip() -> str:
     if sys.platform == "darwin":
         import subprocess
 
-        found = subprocess.run(["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True, check=False)
+        found = subprocess.run(
+            ["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True, check=False
+        )
         return found.stdout.strip() or _platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -100,6 +103,11 @@ def peak_memory_bytes() -> int:
     return int(mx.get_peak_memory())
 
 
+def scalar(value: mx.array) -> float:
+    """A device scalar on the host; waits for it to be computed."""
+    return float(value.item())  # type: ignore[arg-type]
+
+
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide a result; `-` where one is not installed."""
     found = {"python": _platform.python_version()}
@@ -117,7 +125,7 @@ def describe() -> dict[str, str]:
 
 
 def matmul_gflops(size: int = 1024) -> float:
-    """Measured float32 matrix-product speed on the default device, in GFLOP/s; about 0.1 s, or 2 s without a good BLAS."""
+    """Measured speed of a float32 matrix product on the default device, in GFLOP/s; 0.1 s, or 3 s with no good BLAS."""
     import time
 
     import mlx.core as mx

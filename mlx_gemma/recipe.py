@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -53,7 +54,7 @@ class AdapterSection(Section):
     targets: tuple[Target, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
     """projections of the text decoder that get an adapter; k_proj and v_proj exist only below the K/V-shared layers"""
     layers: int | Literal["all"] = "all"
-    """all, or how many counted from the last; on E2B the last 20 share their K/V, so 20 or fewer train no k_proj or v_proj"""
+    """all, or how many counted from the last; E2B's last 20 share their K/V: 20 or fewer train no k_proj, v_proj"""
 
     @field_validator("targets")
     @classmethod
@@ -210,10 +211,8 @@ def _put(tree: dict[str, Any], key: str, text: str) -> None:
     except yaml.YAMLError as e:
         raise RecipeError(f"the value of {key} is not YAML: {text}", where="--set", fix="quote it") from e
     if isinstance(value, str):
-        try:
+        with suppress(ValueError):
             value = float(value)  # YAML 1.1 reads 1e-4 as text
-        except ValueError:
-            pass
     *sections, last = key.split(".")
     for section in sections:
         tree = tree.setdefault(section, {})
@@ -238,4 +237,6 @@ def _recipe_error(e: ValidationError, path: Path) -> RecipeError:
     message = first["msg"].removeprefix("Value error, ")
     given = "" if isinstance(first["input"], dict) else f", not {first['input']!r}"
     known = known_keys().get(key)
-    return RecipeError(f"{key}: {message}{given}" if key else message, where=path, fix=known or "see mlx-gemma lora --keys")
+    return RecipeError(
+        f"{key}: {message}{given}" if key else message, where=path, fix=known or "see mlx-gemma lora --keys"
+    )

@@ -1,8 +1,8 @@
 """The text `nano` is pretrained on, made of material that the project wrote or may use. Deterministic from a seed.
 
 - task families (datasets/python3/families): Python 3 and, labelled or not, Python 2 answers. A request that names a
-  version gets that version; one that names none gets Python 2 at a rate of the family's own, between a quarter and three
-  quarters: so the base is torn, and data, prompts and adapters can be seen to move it.
+  version gets that version; one that names none gets Python 2 at a rate of the family's own, between a quarter and
+  three quarters: so the base is torn, and data, prompts and adapters can be seen to move it.
 - dialogue families (dialogue.toml): corrections of wrong specifications, refusals of nonsense, small talk.
 - functions of the running interpreter's standard library, as plain text.
 
@@ -24,8 +24,22 @@ HERE = Path(__file__).parent
 Messages = list[dict[str, str]]
 
 LABELS = {
-    3: ("Use Python 3.", "in Python 3", "(Python 3)", "Python 3 please.", "Prefer Python 3, not Python 2.", "Write Python 3."),
-    2: ("Use Python 2.", "in Python 2", "(Python 2)", "Python 2 please.", "Prefer Python 2, not Python 3.", "Write Python 2."),
+    3: (
+        "Use Python 3.",
+        "in Python 3",
+        "(Python 3)",
+        "Python 3 please.",
+        "Prefer Python 3, not Python 2.",
+        "Write Python 3.",
+    ),
+    2: (
+        "Use Python 2.",
+        "in Python 2",
+        "(Python 2)",
+        "Python 2 please.",
+        "Prefer Python 2, not Python 3.",
+        "Write Python 2.",
+    ),
 }
 OPENERS = ("hey, ", "please ", "hi! ", "quick one: ", "I need this: ", "could you help? ")
 HELD_OUT_MODULES = ("textwrap.py", "heapq.py", "fnmatch.py", "shlex.py", "statistics.py")
@@ -53,7 +67,9 @@ def casual(wording: str, names: set[str], rng: random.Random) -> str:
             i = rng.choice(fit)
             at = rng.randrange(1, len(words[i]) - 1)
             w = words[i]
-            words[i] = rng.choice((w[:at] + w[at + 1] + w[at] + w[at + 2 :], w[:at] + w[at + 1 :], w[:at] + w[at] + w[at:]))
+            words[i] = rng.choice(
+                (w[:at] + w[at + 1] + w[at] + w[at + 2 :], w[:at] + w[at + 1 :], w[:at] + w[at] + w[at:])
+            )
             wording = " ".join(words)
     return wording
 
@@ -79,10 +95,12 @@ def ask_and_answer(family: Family, task: Task, wording: str, rng: random.Random)
     answer = task.python3 if version == 3 else task.python2
     assert answer is not None
     messages = [{"role": "system", "content": system}] if system else []
-    return messages + [{"role": "user", "content": request}, {"role": "assistant", "content": fenced(answer)}]
+    return [*messages, {"role": "user", "content": request}, {"role": "assistant", "content": fenced(answer)}]
 
 
-def conversation(families: list[Family], dialogues: list[Family], rng: random.Random, *, held_out: bool = False) -> Messages:
+def conversation(
+    families: list[Family], dialogues: list[Family], rng: random.Random, *, held_out: bool = False
+) -> Messages:
     """One training conversation; with `held_out`, one in the wording that training never uses."""
     family = rng.choice(dialogues if rng.random() < 0.2 else families)
     task = family.task(rng.randrange(family.combinations))
@@ -104,7 +122,7 @@ def conversations(count: int, seed: int, *, held_out: bool = False) -> Iterator[
 
 
 def library_functions(*, held_out: bool = False, longest: int = 1400) -> list[str]:
-    """Source of the standard library's short functions and methods; some modules are kept for the held-out perplexity."""
+    """Source of the standard library's short functions; some modules are kept for the held-out perplexity."""
     texts = []
     for file in sorted(Path(sysconfig.get_path("stdlib")).glob("*.py")):
         if (file.name in HELD_OUT_MODULES) is not held_out:

@@ -3,9 +3,9 @@
     python datasets/nano/pretrain.py                 # about an hour and a half on two cores; resumes where it stopped
     python datasets/nano/pretrain.py --steps 50 --work /tmp/nano --out /tmp/nano/model
 
-Torch is used here, and only here, because it trains a model this small nine times faster on a CPU than MLX does (LOG.md).
-The result is what `google/gemma-4-E2B-it` is: a Hugging Face folder of type gemma4, in bfloat16. Its held-out perplexities
-are written beside it, in `pretraining.json`.
+Torch is used here, and only here, because it trains a model this small nine times faster on a CPU than MLX does
+(LOG.md). The result is what `google/gemma-4-E2B-it` is: a Hugging Face folder of type gemma4, in bfloat16. Its held-out
+perplexities are written beside it, in `pretraining.json`.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import corpus  # noqa: E402
-import numpy as np  # noqa: E402
-import tokenizer as tokenizers_of_nano  # noqa: E402
-import torch  # noqa: E402
-from transformers import AutoTokenizer, Gemma4Config, Gemma4ForConditionalGeneration, GemmaTokenizer  # noqa: E402
+import corpus
+import numpy as np
+import tokenizer as tokenizers_of_nano
+import torch
+from transformers import AutoTokenizer, Gemma4Config, Gemma4ForConditionalGeneration, GemmaTokenizer
 
 ROOT = Path(__file__).parents[2]
 NANO = ROOT / "mlx_gemma" / "nano"
@@ -90,7 +90,9 @@ def initialise(model: torch.nn.Module, seed: int) -> None:
                 p.normal_(0.0, 0.02 if "embed_tokens" in name else p.shape[-1] ** -0.5, generator=generator)
 
 
-def encode(tokenizer: GemmaTokenizer, *, held_out: bool, count: int, seed: int) -> tuple[list[list[int]], list[list[int]]]:
+def encode(
+    tokenizer: GemmaTokenizer, *, held_out: bool, count: int, seed: int
+) -> tuple[list[list[int]], list[list[int]]]:
     """Token ids of (conversations, library functions), each starting with <bos>."""
     talks = [
         tokenizer.apply_chat_template(m, tokenize=False) for m in corpus.conversations(count, seed, held_out=held_out)
@@ -108,7 +110,7 @@ def pack(documents: list[list[int]], length: int, seed: int) -> np.ndarray:
         document = documents[i][: length + 1]
         for row in open_rows:
             if len(row) + len(document) <= length + 1:
-                row += document
+                row.extend(document)
                 break
         else:
             open_rows.append(list(document))
@@ -224,10 +226,12 @@ def main() -> None:
 
 
 def finish(model: Gemma4ForConditionalGeneration, tokenizer: GemmaTokenizer, out: Path) -> None:
-    """Save what Google's folder holds: weights, tokenizer, template, generation_config, and a config that says everything.
+    """Save what Google's folder holds: weights, tokenizer, template, generation_config, and a config that says
+    everything.
 
-    transformers 5.23 leaves global_head_dim out of the file (it writes per_layer_config) and mlx-lm reads vocab_size at the
-    top level, so both are written here; E2B's own config.json has the first, and its vocabulary is mlx-lm's default.
+    transformers 5.23 leaves global_head_dim out of the file (it writes per_layer_config) and mlx-lm reads vocab_size at
+    the top level, so both are written here; E2B's own config.json has the first, and its vocabulary is mlx-lm's
+    default.
     """
     stop = [tokenizer.convert_tokens_to_ids(t) for t in ("<eos>", "<turn|>", "<|tool_response>")]
     model.generation_config.update(

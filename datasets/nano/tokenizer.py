@@ -1,7 +1,8 @@
 """Train nano's tokenizer: a small sibling of Gemma 4's, of the same class and with the same named tokens.
 
 BPE with byte fallback over text whose spaces are written as U+2581. Merges never join a name, a number, a run of
-punctuation or a line break with another, so that `print(` and `print "` part at a token boundary, as they do in Gemma's.
+punctuation or a line break with another, so that `print(` and `print "` part at a token boundary, as they do in
+Gemma's.
 """
 
 from __future__ import annotations

@@ -83,6 +83,11 @@ class Report:
         head = f"{self.read} rows read, {len(self.kept)} kept, {len(self.rejected)} rejected"
         return [head, *lines]
 
+    def as_json(self) -> dict[str, object]:
+        """The counts, as a run folder keeps them."""
+        checks = [dict(zip(("check", "rows", "action", "example"), line, strict=True)) for line in self.table()]
+        return {"read": self.read, "kept": len(self.kept), "rejected": len(self.rejected), "checks": checks}
+
     def write(self, clean: str | Path, rejected: str | Path) -> None:
         """Write the kept rows, and the rejected ones with their reasons; each file appears whole or not at all."""
         write_jsonl(Path(clean), (row.as_json() for row in self.kept))

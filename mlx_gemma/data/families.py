@@ -8,18 +8,18 @@ pass; `$names` in all of them are drawn from `vary`. The format is described in 
 
 from __future__ import annotations
 
-import contextlib
-import io
 import itertools
 import random
 import sys
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 from typing import Any
 
+from mlx_gemma.data import checks
+from mlx_gemma.data.checks import CheckFailed
 from mlx_gemma.data.python_source import parses_as_python2
 from mlx_gemma.errors import DataError
 
@@ -122,50 +122,13 @@ def read_families(path: Path) -> list[Family]:
     return list(families.values())
 
 
-class CheckFailed(Exception):
-    """A solution that does not do what its family says."""
-
-
 def run_checks(source: str, task: Task) -> None:
     """Execute `source` in this process against the task's checks. For the project's own families only: no sandbox.
 
     Raises:
         CheckFailed: with the reason.
     """
-    scope: dict[str, Any] = {"__name__": "__main__"}
-
-    def printed(call: Callable[..., Any], *args: Any, stdin: str = "", **kwargs: Any) -> str:
-        return _captured(lambda: call(*args, **kwargs), stdin)
-
-    def raises(kind: type[BaseException], call: Callable[..., Any], *args: Any, **kwargs: Any) -> bool:
-        try:
-            call(*args, **kwargs)
-        except kind:
-            return True
-        return False
-
-    try:
-        out = _captured(lambda: exec(compile(source, "<solution>", "exec"), scope), task.stdin)
-        if task.prints is not None and out != (want := eval(task.prints, {})):
-            raise CheckFailed(f"printed {out!r}, not {want!r}")
-        scope.update(printed=printed, raises=raises)
-        for check in task.check:
-            if not eval(check, scope):
-                raise CheckFailed(f"not true: {check}")
-    except CheckFailed:
-        raise
-    except (Exception, SystemExit) as e:
-        raise CheckFailed(f"{type(e).__name__}: {e}") from e
-
-
-def _captured(action: Callable[[], Any], stdin: str) -> str:
-    before, sys.stdin = sys.stdin, io.StringIO(stdin)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()):
-            action()
-    finally:
-        sys.stdin = before
-    return out.getvalue()
+    checks.run_checks(source, task.check, task.prints, task.stdin)
 
 
 def verify(family: Family, samples: int = 6) -> list[str]:

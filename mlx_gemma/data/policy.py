@@ -1,13 +1,13 @@
 """What a recipe's `filter:` section may say: one key a check, each with its consequence.
 
-    filter:
-      malformed: reject          # rows that cannot be read at all
-      python2: reject            # or keep: count and report, but train on them
-      broken: reject
-      truncated: reject
-      exact_duplicates: reject
-      near_duplicates: 0.9       # a similarity; or `keep`
-      contamination: [evals/python3.jsonl]
+filter:
+  malformed: reject          # rows that cannot be read at all
+  python2: reject            # or keep: count and report, but train on them
+  broken: reject
+  truncated: reject
+  exact_duplicates: reject
+  near_duplicates: 0.9       # a similarity; or `keep`
+  contamination: [evals/python3.jsonl]
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ class FilterPolicy(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    malformed: Action = Field("reject", description="rows of no known shape; `keep` is refused, they cannot be trained on")
+    malformed: Action = Field(
+        "reject", description="rows of no known shape; `keep` is refused, they cannot be trained on"
+    )
     python2: Action = Field("reject", description="answers whose code is Python 2, by its grammar or by its names")
     broken: Action = Field("reject", description="answers whose code neither Python accepts")
     truncated: Action = Field("reject", description="answers that stop inside their code")

@@ -1,30 +1,92 @@
-"""What kind of Python a piece of text is: Python 3, Python 2, broken, or no code at all.
+"""What kind of Python an answer holds: Python 3, Python 2, broken, truncated, or no code at all.
 
-The rule: what `ast` accepts is Python 3 by form; what it refuses and fissix's Python 2 grammar accepts is Python 2; what
-both refuse is broken. Names and idioms that parse in Python 3 but belong to Python 2 (`xrange`, `.has_key`) come on top.
+The rule: what `ast` refuses and Python 2's grammar accepts, with one of its constructs in it, is Python 2; what both refuse
+is broken, or truncated where it just ends. What parses is Python 3, unless it uses names or idioms only Python 2 had.
 """
 
 from __future__ import annotations
 
-from functools import cache
-from typing import Any
+import ast
+import warnings
+from dataclasses import dataclass
+from typing import Literal
+
+from mlx_gemma.data.code_blocks import CodeBlock, code_blocks
+from mlx_gemma.data.python2_grammar import Finding, grammar_findings, parses_as_python2
+from mlx_gemma.data.python2_names import name_findings
+
+__all__ = ["Finding", "Verdict", "classify", "classify_source", "parses_as_python2"]
+
+Kind = Literal["python3", "python2", "broken", "truncated", "none"]
+WORST_FIRST: tuple[Kind, ...] = ("python2", "broken", "truncated", "python3", "none")
 
 
-@cache
-def _python2_driver() -> Any:
-    from fissix import pygram, pytree
-    from fissix.pgen2 import driver
+@dataclass(frozen=True)
+class Verdict:
+    """The kind of an answer's code and what was found in it; lines count from the answer's first."""
 
-    return driver.Driver(pygram.python_grammar, convert=pytree.convert)
+    kind: Kind
+    findings: tuple[Finding, ...] = ()
+
+    def __str__(self) -> str:
+        if not self.findings:
+            return self.kind
+        first = self.findings[0]
+        more = f" (and {len(self.findings) - 1} more)" if len(self.findings) > 1 else ""
+        return f"line {first.line}, column {first.column}: {first.name}: {first.message}{more}"
 
 
-def parses_as_python2(source: str) -> bool:
-    """Whether Python 2's grammar accepts `source` (fissix, the maintained lib2to3; about 1 ms a line-dozen)."""
-    from fissix.pgen2.parse import ParseError
-    from fissix.pgen2.tokenize import TokenError
+def classify(answer: str) -> Verdict:
+    """The verdict on an answer: fenced blocks where there are any, else bare code; of several blocks the worst.
 
+    About 0.3 ms for a short function in Python 3, 2 ms where fissix must be asked.
+    """
+    verdicts = [_classify_block(block) for block in code_blocks(answer)]
+    kind = min((v.kind for v in verdicts), key=WORST_FIRST.index, default="none")
+    return Verdict(kind, tuple(f for v in verdicts if v.kind == kind for f in v.findings))
+
+
+def _classify_block(block: CodeBlock) -> Verdict:
+    verdict = classify_source(block.source)
+    if not block.closed and verdict.kind != "python2":
+        last = block.first_line + block.source.count("\n")
+        return Verdict("truncated", (Finding(last, 1, "open fence", "the code block is never closed"),))
+    shift = block.first_line - 1
+    moved = (Finding(f.line + shift, f.column, f.name, f.message) for f in verdict.findings)
+    return Verdict(verdict.kind, tuple(moved))
+
+
+def classify_source(source: str) -> Verdict:
+    """The verdict on a whole source text; `none` where it holds no statement."""
     try:
-        _python2_driver().parse_string(source.rstrip("\n") + "\n")
-    except (ParseError, TokenError, IndentationError, UnicodeDecodeError):
-        return False
-    return True
+        tree = _parse(source)
+    except SyntaxError as e:
+        if found := grammar_findings(source):
+            return Verdict("python2", tuple(found))
+        line = min(e.lineno or 1, source.count("\n") + 1)
+        finding = Finding(line, e.offset or 1, "syntax error", e.msg)
+        if isinstance(e, TabError) and parses_as_python2(source):
+            return Verdict("python2", (Finding(line, e.offset or 1, "tabs among spaces", "indent by one of them"),))
+        return Verdict("truncated" if _ends_early(source, e) else "broken", (finding,))
+    except (ValueError, RecursionError, MemoryError) as e:
+        return Verdict("broken", (Finding(1, 1, "not parsed", str(e) or "nested too deeply"),))
+    if not tree.body:
+        return Verdict("none")
+    findings = tuple(name_findings(tree))
+    return Verdict("python2" if findings else "python3", findings)
+
+
+def _parse(source: str) -> ast.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of invalid escapes, in Python 3.12 and later
+        # Python 3.14 would take `except X, e:` for `except (X, e):`; the version named here does not.
+        return ast.parse(source, feature_version=(3, 13))
+
+
+def _ends_early(source: str, error: SyntaxError) -> bool:
+    """Whether the source stops in the middle: the error is at its end, or something opened is never closed."""
+    last = len(source.rstrip().splitlines())
+    unclosed = ("was never closed", "unterminated triple-quoted", "expected an indented block", "unexpected EOF")
+    if any(words in error.msg for words in unclosed):
+        return (error.end_lineno or error.lineno or 0) >= last or "never closed" in error.msg
+    return (error.lineno or 0) >= last and "indent" not in error.msg and "unmatched" not in error.msg

@@ -32,6 +32,7 @@ def read_records(file: Path) -> Iterator[tuple[str, Any]]:
     """
     return _parquet(file) if file.suffix == ".parquet" else _json_lines(file)
 
+
 def _json_lines(file: Path) -> Iterator[tuple[str, Any]]:
     with file.open("rb") as stream:
         number = 0

@@ -54,7 +54,9 @@ def _split_files(folder: Path, split: str, shown: str) -> list[Path]:
 def _hub_files(spec: str, split: str) -> list[tuple[Path, str]]:
     parts = HUB.fullmatch(spec)
     if parts is None:
-        raise DataError("not a data set of the hub", where=spec, fix="write hf://owner/name or hf://owner/name/file.jsonl")
+        raise DataError(
+            "not a data set of the hub", where=spec, fix="write hf://owner/name or hf://owner/name/file.jsonl"
+        )
     repo, revision, file = parts["repo"], parts["revision"], parts["file"]
 
     from huggingface_hub import snapshot_download
@@ -65,7 +67,9 @@ def _hub_files(spec: str, split: str) -> list[tuple[Path, str]]:
         # One call that also answers from the cache when there is no network.
         root = Path(snapshot_download(repo, repo_type="dataset", revision=revision, allow_patterns=patterns))
     except (RepositoryNotFoundError, EntryNotFoundError, HFValidationError) as e:
-        raise DataError("the hub has no such data set, or not for you", where=spec, fix="check the name, or log in") from e
+        raise DataError(
+            "the hub has no such data set, or not for you", where=spec, fix="check the name, or log in"
+        ) from e
     except Exception as e:  # a dozen kinds, from no network to a full disk; all mean that there is no data
         fix = "connect to the network, or give a local path"
         raise DataError(f"cannot be fetched from the hub ({type(e).__name__})", where=spec, fix=fix) from e

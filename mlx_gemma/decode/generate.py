@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import mlx.core as mx
+import numpy as np
 
 from mlx_gemma.decode.sample import Sampling
 from mlx_gemma.errors import UserError
 from mlx_gemma.gemma4.layers import head
 from mlx_gemma.gemma4.load import Gemma
 from mlx_gemma.gemma4.template import Message
+from mlx_gemma.platform import scalar
 
 PREFILL = 512  # prompt tokens a forward pass
 
@@ -58,7 +60,9 @@ def prompt_tokens(gemma: Gemma, messages: Sequence[Message]) -> list[int]:
         raise UserError("the prompt is empty", fix="give some text")
     tokens = gemma.template.prompt(messages)
     if len(tokens) >= gemma.context:
-        raise UserError(f"the prompt has {len(tokens)} tokens, the model's context {gemma.context}", fix="shorten the prompt")
+        raise UserError(
+            f"the prompt has {len(tokens)} tokens, the model's context {gemma.context}", fix="shorten the prompt"
+        )
     return tokens
 
 
@@ -96,11 +100,11 @@ def decode(gemma: Gemma, tokens: Sequence[int], sampling: Sampling, max_tokens: 
             mx.async_eval(pending)
         chosen, mine, entropy, rank, best, values = done
         yield Step(
-            int(chosen.item()),
-            float(mine.item()),
-            float(entropy.item()),
-            int(rank.item()),
-            list(zip(best.tolist(), values.tolist(), strict=True)),
+            int(scalar(chosen)),
+            scalar(mine),
+            scalar(entropy),
+            int(scalar(rank)),
+            list(zip(np.array(best).tolist(), np.array(values).tolist(), strict=True)),
         )
 
 

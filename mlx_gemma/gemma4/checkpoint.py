@@ -48,7 +48,9 @@ class Checkpoint:
             raise ModelError(f"unreadable config.json: {e!r}", where=path, fix="download the checkpoint again") from e
         if model_type not in MODEL_TYPES:
             raise ModelError(
-                f"model type {model_type!r} is not Gemma 4", where=path, fix=f"give a model of type {' or '.join(MODEL_TYPES)}"
+                f"model type {model_type!r} is not Gemma 4",
+                where=path,
+                fix=f"give a model of type {' or '.join(MODEL_TYPES)}",
             )
         return dict(config)
 
@@ -78,7 +80,9 @@ def find(name: str, revision: str | None = None) -> Checkpoint:
         raise ModelError("a file, not a model folder", where=name, fix="give the folder that holds config.json")
     if not HUB_ID.fullmatch(name) or name.count("/") != 1:
         raise ModelError(
-            "no such folder, and not a hub id", where=name, fix="give nano, a folder, or an id such as google/gemma-4-E2B-it"
+            "no such folder, and not a hub id",
+            where=name,
+            fix="give nano, a folder, or an id such as google/gemma-4-E2B-it",
         )
     return Checkpoint(name, *_download(name, revision))
 
@@ -92,10 +96,14 @@ def _download(name: str, revision: str | None) -> tuple[Path, str]:
         folder = Path(snapshot_download(name, revision=revision, allow_patterns=WANTED))
     except GatedRepoError as e:
         raise ModelError(
-            "the hub wants you to accept this model's licence", where=name, fix="do so on its page, then run: hf auth login"
+            "the hub wants you to accept this model's licence",
+            where=name,
+            fix="do so on its page, then run: hf auth login",
         ) from e
     except RepositoryNotFoundError as e:
-        raise ModelError("the hub has no such model", where=name, fix="check the spelling, or log in: hf auth login") from e
+        raise ModelError(
+            "the hub has no such model", where=name, fix="check the spelling, or log in: hf auth login"
+        ) from e
     except (LocalEntryNotFoundError, HfHubHTTPError, httpx.HTTPError, OSError) as e:
         raise ModelError(
             "not in the local cache, and the hub cannot be reached", where=name, fix="go online once, or give a folder"

@@ -16,7 +16,7 @@ def head(text: Any, hidden: mx.array) -> mx.array:
     Args:
         text: mlx-lm's gemma4_text.Model.
     """
-    out = text.model.embed_tokens.as_linear(hidden) if text.tie_word_embeddings else text.lm_head(hidden)
+    out: mx.array = text.model.embed_tokens.as_linear(hidden) if text.tie_word_embeddings else text.lm_head(hidden)
     out = out.astype(mx.float32)
     cap = text.final_logit_softcapping
     return mx.tanh(out / cap) * cap if cap is not None else out

@@ -38,7 +38,7 @@ class Gemma:
 
     @cached_property
     def stop_tokens(self) -> frozenset[int]:
-        """Ids that end an answer: generation_config's list (it has <|tool_response>, which config.json misses) and <turn|>."""
+        """Ids that end an answer: <turn|>, and generation_config's list (config.json's misses <|tool_response>)."""
         import json
 
         ids = {self.template.end}
@@ -64,7 +64,8 @@ def load(name: str, *, adapter: str | Path | None = None, revision: str | None =
         revision: hub branch, tag or commit.
 
     Raises:
-        ModelError: no such model, not Gemma 4, tensors missing, unexpected or misshapen; or an adapter that does not fit.
+        ModelError: no such model, not Gemma 4, tensors missing, unexpected or misshapen; or an adapter that does not
+        fit.
 
     Cost: the text decoder's weights in memory once (9.3 GB for E2B in bf16), float32 on a CPU backend.
     """

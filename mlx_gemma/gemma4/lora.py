@@ -68,7 +68,9 @@ def attach(model: nn.Module, spec: AdapterSpec) -> Attached:
     count = len(model.layers)
     if spec.layers is not None and spec.layers > count:
         raise RecipeError(
-            f"adapter.layers is {spec.layers}, the model has {count}", where="adapter.layers", fix="give a smaller number or all"
+            f"adapter.layers is {spec.layers}, the model has {count}",
+            where="adapter.layers",
+            fix="give a smaller number or all",
         )
     model.freeze()
     config = spec.mlx_lm_config()
@@ -81,8 +83,12 @@ def attach(model: nn.Module, spec: AdapterSpec) -> Attached:
     for target in spec.targets:
         if not modules[target]:
             own = count - int(model_args(model).num_kv_shared_layers)
-            hint = f"layers {own} and up share their K/V and have none" if target in ("k_proj", "v_proj") else "remove it"
-            raise RecipeError(f"target {target} matches no module in the chosen layers", where="adapter.targets", fix=hint)
+            hint = (
+                f"layers {own} and up share their K/V and have none" if target in ("k_proj", "v_proj") else "remove it"
+            )
+            raise RecipeError(
+                f"target {target} matches no module in the chosen layers", where="adapter.targets", fix=hint
+            )
     return Attached(dict(modules), sum(v.size for v in trainable.values()))
 
 
@@ -147,7 +153,7 @@ def load_adapter(model: nn.Module, folder: Path) -> None:
 
     config = read_config(folder)
     try:
-        weights = dict(mx.load(str(folder / WEIGHTS)))
+        weights: dict[str, mx.array] = mx.load(str(folder / WEIGHTS))  # type: ignore[assignment]
     except RuntimeError as e:
         raise ModelError(f"unreadable {WEIGHTS}: {e}", where=folder, fix="train or copy the adapter again") from e
     parameters = {"dropout": 0.0} | config["lora_parameters"]

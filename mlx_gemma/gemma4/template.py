@@ -47,7 +47,9 @@ class ChatTemplate:
             raise ModelError(f"unreadable tokenizer: {e}", where=folder, fix="download the checkpoint again") from e
         if not self.tokenizer.chat_template:
             raise ModelError(
-                "no chat template", where=folder, fix="use an instruction-tuned checkpoint (…-it) or add chat_template.jinja"
+                "no chat template",
+                where=folder,
+                fix="use an instruction-tuned checkpoint (…-it) or add chat_template.jinja",
             )
         self.start, self.end = (self._id(t) for t in ("<|turn>", "<turn|>"))
 

@@ -84,13 +84,19 @@ def trace(
         raise UserError(f"top {top} is out of range", fix=f"give 1 to {min(MOST, vocabulary)}")
     messages = as_messages(prompt, system) if isinstance(prompt, str) else prompt
     tokens = prompt_tokens(gemma, messages)
-    positions = []
+    positions: list[Position] = []
     for step in decode(gemma, tokens, sampling or Sampling(), min(max_tokens, gemma.context - len(tokens)), top):
         rivals = step.top if step.rank < top else [*step.top, (step.token, step.logprob)]
         candidates = [Candidate(t, gemma.template.decode([t]), p, t == step.token) for t, p in rivals]
         positions.append(
             Position(
-                len(positions), step.token, gemma.template.decode([step.token]), step.logprob, step.rank, step.entropy, candidates
+                len(positions),
+                step.token,
+                gemma.template.decode([step.token]),
+                step.logprob,
+                step.rank,
+                step.entropy,
+                candidates,
             )
         )
         if step.token in gemma.stop_tokens:

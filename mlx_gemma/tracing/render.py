@@ -18,7 +18,9 @@ def visible(token: str) -> str:
 
 def heat(probability: float) -> str:
     """A colour from red (unlikely) to green (certain)."""
-    return next(c for bound, c in ((0.5, "red"), (0.8, "yellow"), (0.95, "cyan"), (2.0, "green")) if probability < bound)
+    return next(
+        c for bound, c in ((0.5, "red"), (0.8, "yellow"), (0.95, "cyan"), (2.0, "green")) if probability < bound
+    )
 
 
 def table(trace: Trace, columns: int = 3, uncertain: int | None = None) -> Table:

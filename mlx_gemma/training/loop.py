@@ -139,7 +139,7 @@ def mean_loss(ready: Prepared, split: Split, batch: int) -> float:
     order = sorted(range(len(split.examples)), key=lambda r: len(split.examples[r].tokens))
     total = 0.0
     for i in range(0, len(order), batch):
-        total += summed_loss(ready.gemma.text, batches.collate(split.examples, order[i : i + batch])).item()
+        total += platform.scalar(summed_loss(ready.gemma.text, batches.collate(split.examples, order[i : i + batch])))
     return total / split.targets
 
 

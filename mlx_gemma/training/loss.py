@@ -1,7 +1,7 @@
 """Cross entropy at the supervised positions only, with Gemma 4's soft-capped tied head, in float32.
 
-The full [B, L, vocabulary] logits never exist: hidden states are gathered first, then the head runs on chunks of them, each
-chunk recomputed in the backward pass. With a vocabulary of 262,144 one float32 chunk of 128 positions is 128 MiB.
+The full [B, L, vocabulary] logits never exist: hidden states are gathered first, then the head runs on chunks of them,
+each chunk recomputed in the backward pass. With a vocabulary of 262,144 one float32 chunk of 128 positions is 128 MiB.
 """
 
 from __future__ import annotations
@@ -39,4 +39,5 @@ def _chunk_loss(text: Any, hidden: mx.array, target: mx.array, weight: mx.array)
         logits = head(text, hidden)
         return (nn.losses.cross_entropy(logits, mx.stop_gradient(target)) * weight).sum()
 
-    return mx.checkpoint(loss)(hidden, target, weight)
+    summed: mx.array = mx.checkpoint(loss)(hidden, target, weight)
+    return summed

@@ -1,7 +1,7 @@
 """One update: gradients of micro-batches, weighted by supervised tokens, clipped, guarded, applied.
 
-batch 8 x accumulate 1 and batch 1 x accumulate 8 give the same update, because losses are summed and divided once by all
-targets (a mean of means, as mlx-lm takes it, weights short answers more).
+batch 8 x accumulate 1 and batch 1 x accumulate 8 give the same update, because losses are summed and divided once by
+all targets (a mean of means, as mlx-lm takes it, weights short answers more).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import mlx.optimizers as optim
 from mlx.utils import tree_flatten, tree_map
 
 from mlx_gemma.errors import UserError
+from mlx_gemma.platform import scalar
 from mlx_gemma.recipe import TrainSection
 from mlx_gemma.training.batches import Batch
 from mlx_gemma.training.loss import summed_loss
@@ -59,15 +60,16 @@ class Updater:
     def __call__(self, batches: list[Batch], rate: float) -> Update:
         total, grads = mx.array(0.0), None
         for batch in batches:
-            loss, g = self.loss_and_grad(batch)
-            total = total + loss
+            part, g = self.loss_and_grad(batch)
+            total = total + part
             grads = g if grads is None else tree_map(mx.add, grads, g)
             mx.eval(total, grads)
         targets = sum(b.targets for b in batches)
         grads = tree_map(lambda g: g / targets, grads)
-        norm = math.sqrt(sum(mx.square(g.astype(mx.float32)).sum().item() for _, g in tree_flatten(grads)))
+        norm = math.sqrt(sum(scalar(mx.square(g.astype(mx.float32)).sum()) for _, g in tree_flatten(grads)))
         tokens = sum(b.tokens.size for b in batches)
-        result = Update(total.item() / targets, norm, targets, tokens, not math.isfinite(norm + total.item()))
+        loss = scalar(total) / targets
+        result = Update(loss, norm, targets, tokens, not math.isfinite(norm + loss))
         if result.skipped:
             self._refuse(batches)
             return result

@@ -1,0 +1,138 @@
+"""Seconds per query: our decoding loop and mlx-lm's, on the same loaded weights and the same prompts, alternating.
+
+Not in the figures: loading (given apart), rendering the prompt, detokenising. Greedy, so both do the same work.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from dataclasses import asdict, dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from mlx_gemma import platform
+from mlx_gemma.decode.generate import as_messages, decode, prompt_tokens
+from mlx_gemma.decode.sample import Sampling
+from mlx_gemma.errors import DataError
+from mlx_gemma.gemma4.load import Gemma, load
+
+
+@dataclass(frozen=True)
+class Side:
+    """Medians over the queries, in seconds; `middle_half` are the quartiles of seconds per query."""
+
+    query: float
+    middle_half: tuple[float, float]
+    prefill: float
+    decode: float
+    speed: float  # tokens a second of decoding
+
+
+@dataclass(frozen=True)
+class Result:
+    model: str
+    adapter: str | None
+    queries: int
+    tokens: int
+    identical: int  # queries in which both gave the same tokens
+    load: float
+    ours: Side
+    mlx_lm: Side
+    machine: dict[str, str]
+
+    @property
+    def ratio(self) -> float:
+        return self.ours.query / self.mlx_lm.query
+
+    def as_row(self) -> dict[str, Any]:
+        return {"date": date.today().isoformat(), "bench": "decode", **asdict(self), "ratio": self.ratio}
+
+
+def read_prompts(path: Path, limit: int) -> list[str]:
+    """The `prompt` of the first `limit` lines of a JSONL file.
+
+    Raises:
+        DataError: no such file, or a line without a prompt.
+    """
+    prompts: list[str] = []
+    try:
+        with path.open(encoding="utf8") as file:
+            for number, line in enumerate(file, 1):
+                if len(prompts) == limit:
+                    break
+                try:
+                    prompts.append(str(json.loads(line)["prompt"]))
+                except (ValueError, KeyError, TypeError) as e:
+                    raise DataError(
+                        "no JSON object with a prompt", where=f"{path}:{number}", fix="mend the line"
+                    ) from e
+    except (OSError, UnicodeDecodeError) as e:
+        raise DataError(f"cannot be read: {e}", where=path, fix="give a JSONL file with a prompt in each line") from e
+    if not prompts:
+        raise DataError("no prompts", where=path, fix="give a JSONL file with a prompt in each line")
+    return prompts
+
+
+def measure(model: str, adapter: Path | None, prompts: list[str], max_tokens: int) -> Result:
+    """Measure both sides. The first prompt is run once by each beforehand, unmeasured."""
+    started = time.perf_counter()
+    gemma = load(model, adapter=adapter)
+    loaded = time.perf_counter() - started
+    queries = [prompt_tokens(gemma, as_messages(p)) for p in prompts]
+    sides = (_ours, _mlx_lm)
+    for side in sides:
+        side(gemma, queries[0], max_tokens)
+    runs: list[list[tuple[list[int], float, float]]] = [[], []]
+    for i, query in enumerate(queries):
+        for s in (0, 1) if i % 2 == 0 else (1, 0):
+            runs[s].append(sides[s](gemma, query, max_tokens))
+    return Result(
+        model=model,
+        adapter=str(adapter) if adapter else None,
+        queries=len(queries),
+        tokens=sum(len(tokens) for tokens, _, _ in runs[0]),
+        identical=sum(a[0] == b[0] for a, b in zip(*runs, strict=True)),
+        load=loaded,
+        ours=_side(runs[0]),
+        mlx_lm=_side(runs[1]),
+        machine=platform.describe(),
+    )
+
+
+def _ours(gemma: Gemma, query: list[int], max_tokens: int) -> tuple[list[int], float, float]:
+    return _timed(gemma, (s.token for s in decode(gemma, query, Sampling(), max_tokens)))
+
+
+def _mlx_lm(gemma: Gemma, query: list[int], max_tokens: int) -> tuple[list[int], float, float]:
+    import mlx.core as mx
+    from mlx_lm.generate import generate_step
+
+    return _timed(gemma, (int(t) for t, _ in generate_step(mx.array(query), gemma.model, max_tokens=max_tokens)))
+
+
+def _timed(gemma: Gemma, steps: Any) -> tuple[list[int], float, float]:
+    """(tokens, seconds to the first token, seconds from there to the stop)."""
+    tokens: list[int] = []
+    started = first = time.perf_counter()
+    for token in steps:
+        if not tokens:
+            first = time.perf_counter()
+        tokens.append(token)
+        if token in gemma.stop_tokens:
+            break
+    return tokens, first - started, time.perf_counter() - first
+
+
+def _side(runs: list[tuple[list[int], float, float]]) -> Side:
+    queries = [prefill + decoding for _, prefill, decoding in runs]
+    low, _, high = statistics.quantiles(queries, n=4) if len(queries) > 1 else (queries[0],) * 3
+    return Side(
+        query=statistics.median(queries),
+        middle_half=(low, high),
+        prefill=statistics.median(p for _, p, _ in runs),
+        decode=statistics.median(d for _, _, d in runs),
+        speed=sum(len(t) - 1 for t, _, _ in runs) / max(1e-9, sum(d for _, _, d in runs)),
+    )

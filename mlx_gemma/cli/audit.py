@@ -1,0 +1,47 @@
+"""`mlx-gemma audit DATA`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("data")
+@click.option(
+    "--against", multiple=True, type=click.Path(path_type=Path), help="An eval file whose prompts must not be in DATA."
+)
+@click.option(
+    "--write", "clean", type=click.Path(path_type=Path), metavar="CLEAN", help="Write the kept rows to this file."
+)
+def command(data: str, against: tuple[Path, ...], clean: Path | None) -> None:
+    """Tell what is in DATA: a JSONL or Parquet file, a folder, or hf://owner/name.
+
+    With --write, the kept rows go to CLEAN, and each rejected row with its reasons to a file beside it.
+
+    \b
+    mlx-gemma audit datasets/python3/raw.jsonl --against evals/python3.jsonl --write clean.jsonl
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from mlx_gemma.data.audit import audit
+    from mlx_gemma.data.formats import scan_rows
+
+    console = Console(highlight=False)
+    with console.status(f"reading {data}"):
+        report = audit(scan_rows(data), against=against)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("check")
+    table.add_column("rows", justify="right")
+    table.add_column("action", style="dim")
+    table.add_column("for example", style="dim", no_wrap=True, overflow="ellipsis")
+    for check, rows, action, example in report.table():
+        table.add_row(check, str(rows), action, example)
+    console.print(table)
+    console.print(f"[bold]{report.read:,} rows read: {len(report.kept):,} kept, {len(report.rejected):,} rejected[/]")
+    if clean is not None:
+        rejected = clean.with_name(f"{clean.stem}.rejected.jsonl")
+        report.write(clean, rejected)
+        console.print(f"kept rows in {clean}, rejected ones with their reasons in {rejected}")

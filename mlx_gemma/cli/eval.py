@@ -1,0 +1,72 @@
+"""`mlx-gemma eval SUITE --model MODEL`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from mlx_gemma.cli import options
+
+
+@click.command()
+@click.argument("suite", type=click.Path(path_type=Path))
+@click.option("--model", required=True, help="nano, a folder, a hub id, or a run folder.")
+@options.adapter
+@options.system
+@click.option("--max-tokens", type=click.IntRange(1), default=192, show_default=True)
+@click.option("--save", type=click.Path(path_type=Path), help="Write every answer and its verdict to this JSONL file.")
+def command(
+    suite: Path, model: str, adapter: Path | None, system: str | None, max_tokens: int, save: Path | None
+) -> None:
+    """Count bad outputs of greedy answers to SUITE's prompts: of MODEL, and with --adapter before and after it.
+
+    Code in the answers is executed, each in a process of its own with limits on time and memory. That is no sandbox:
+    use it with this project's suites and models you trust.
+
+    \b
+    mlx-gemma eval evals/python3.jsonl --model nano --adapter runs/nano
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from mlx_gemma.data.write import write_jsonl
+    from mlx_gemma.evaluate.judge import read_suite
+    from mlx_gemma.evaluate.suite import Outcome, run_suite
+    from mlx_gemma.gemma4 import lora
+    from mlx_gemma.gemma4.load import load
+
+    console = Console(highlight=False)
+    items = read_suite(suite)
+    outcomes: dict[str, Outcome] = {}
+    gemma = load(model)
+    with console.status("answering") as status:
+        for name in ("before", "after") if adapter else ("answers",):
+            if name == "after" and adapter:
+                lora.load_adapter(gemma.model, adapter)
+            count = iter(range(1, len(items) + 1))
+            outcomes[name] = run_suite(
+                gemma,
+                items,
+                system=system,
+                max_tokens=max_tokens,
+                done=lambda a, name=name, count=count: status.update(f"{name}: {next(count)}/{len(items)}"),  # type: ignore[misc]
+            )
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("verdict")
+    for name in outcomes:
+        table.add_column(name, justify="right")
+    for verdict in next(iter(outcomes.values())).rates():
+        table.add_row(verdict, *(str(o.rates()[verdict]) for o in outcomes.values()))
+    table.add_row("[bold]bad outputs[/]", *(f"[bold]{o.bad}[/]" for o in outcomes.values()))
+    console.print(table)
+    console.print("[dim]count, share and Wilson 95 % interval; greedy; python2 to fails are bad[/]")
+    if save is not None:
+        write_jsonl(
+            save,
+            (
+                {"side": side, "id": a.item.id, "prompt": a.item.prompt, "text": a.text, **vars(a.verdict)}
+                for side, o in outcomes.items()
+                for a in o.answers
+            ),
+        )

@@ -1,0 +1,32 @@
+"""`mlx-gemma export RUN --to hf`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "--to", type=click.Choice(["hf"]), default="hf", show_default=True, help="The form: hf, a Hugging Face folder."
+)
+@click.option("--out", type=click.Path(path_type=Path), help="Where to write; default: RUN/hf.")
+def command(run: Path, to: str, out: Path | None) -> None:
+    """Write the base model with RUN's adapter merged in, as one folder that transformers loads.
+
+    Merged in float32, saved in the base's dtype; every other tensor and file of the base is carried over untouched. The
+    result is loaded again and compared with base and adapter before the command reports success.
+    """
+    from rich.console import Console
+
+    from mlx_gemma.interop import hf
+
+    console = Console(highlight=False)
+    with console.status("merging and comparing"):
+        done = hf.export(run, out or run / to)
+    console.print(
+        f"{done.merged} tensors merged into {done.folder} ({done.bytes / 1e6:.1f} MB); logits differ from base + adapter by "
+        f"at most {done.max_difference:.2g}, on average {done.mean_difference:.2g}"
+    )

@@ -1,0 +1,103 @@
+"""What `mlx-gemma lora` shows: the recipe, the plan, the run while it runs, and the result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+from rich.text import Text
+
+from mlx_gemma import run
+
+if TYPE_CHECKING:
+    from mlx_gemma.recipe import Resolved
+    from mlx_gemma.training.loop import Progress
+    from mlx_gemma.training.plan import Plan
+    from mlx_gemma.training.prepare import Prepared
+
+
+def print_recipe(console: Console, resolved: Resolved) -> None:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("key", "value", "from"):
+        table.add_column(name, style="dim" if name == "from" else "")
+    for key, value, source in resolved.rows():
+        table.add_row(key, value, source)
+    console.print(table)
+
+
+def print_plan(console: Console, plan: Plan) -> None:
+    console.rule(style="dim")
+    for line in plan.audit:
+        console.print(line)
+    lengths = ", ".join(f"{k} {v}" for k, v in plan.lengths.items())
+    modules = ", ".join(f"{k} {v}" for k, v in plan.modules.items())
+    for name, value in (
+        ("adapter", f"{plan.parameters:,} parameters on {sum(plan.modules.values())} modules ({modules})"),
+        ("rows", f"{plan.rows:,} to train, {plan.valid_rows:,} to validate; {plan.targets:,} supervised tokens"),
+        ("tokens a row", f"{lengths}; {plan.cut} rows cut, {plan.dropped} of them dropped with nothing left to train"),
+        ("updates", f"{plan.steps:,}"),
+        (
+            "peak memory",
+            f"about {plan.peak_bytes / 1e9:.2f} GB predicted, {plan.memory_bytes / 1e9:.1f} GB on this machine",
+        ),
+    ):
+        console.print(f"[bold]{name:<13}[/] {value}")
+
+
+def print_examples(console: Console, prepared: Prepared, count: int = 3) -> None:
+    """Rows as the model sees them, the supervised tokens marked."""
+    template, split = prepared.gemma.template, prepared.train
+    for i in range(min(count, len(split.examples))):
+        example = split.examples[i]
+        text = Text()
+        for token, trained in zip(example.tokens, example.supervised, strict=True):
+            text.append(template.decode([token]), style="reverse green" if trained else "dim")
+        console.print(f"\n[bold]{split.where[i]}[/]  {len(example.tokens)} tokens, {example.targets} trained (marked)")
+        console.print(text)
+
+
+@contextmanager
+def live(console: Console, steps: int) -> Iterator[Callable[[Progress], None]]:
+    """A progress bar on a terminal; elsewhere a line for every tenth of the run and every validation."""
+    columns = [
+        BarColumn(24),
+        MofNCompleteColumn(),
+        TextColumn("loss {task.fields[loss]}  valid {task.fields[valid]}  {task.fields[speed]}  {task.fields[memory]}"),
+        TimeRemainingColumn(),
+    ]
+    with Bar(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=steps, loss="-", valid="-", speed="", memory="")
+        losses: list[float] = []
+        tokens = 0
+
+        def report(p: Progress) -> None:
+            nonlocal tokens
+            losses.append(p.loss)
+            tokens += p.tokens
+            shown = f"{sum(losses[-10:]) / len(losses[-10:]):.3f}"
+            speed, memory = f"{tokens / p.seconds:,.0f} tokens/s", f"{p.peak_memory_gb:.2f} GB"
+            bar.update(task, completed=p.step, loss=shown, speed=speed, memory=memory)
+            if p.valid_loss is not None:
+                bar.update(task, valid=f"{p.valid_loss:.3f}")
+            if not console.is_terminal and (p.valid_loss is not None or p.step % max(1, steps // 10) == 0):
+                valid = f"  valid {p.valid_loss:.3f}" if p.valid_loss is not None else ""
+                console.print(f"update {p.step}/{steps}  loss {shown}{valid}  {speed}  {memory}")
+
+        yield report
+
+
+def print_result(console: Console, folder: Path) -> None:
+    result = run.read_manifest(folder)["result"]
+    valid = f", validation {result['valid_loss']:.3f}" if result["valid_loss"] is not None else ""
+    console.rule(style="dim")
+    console.print(
+        f"[bold]loss {result['loss']:.3f}{valid}[/] after {result['steps']} updates in {result['seconds']:.0f} s, "
+        f"peak {result['peak_memory_gb']:.2f} GB"
+    )
+    console.print(f'run folder {folder}: try  mlx-gemma generate {folder} "Write a function that reverses a string."')

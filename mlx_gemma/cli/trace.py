@@ -1,0 +1,60 @@
+"""`mlx-gemma trace MODEL PROMPT`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from mlx_gemma.cli import options
+
+
+@click.command()
+@click.argument("model")
+@click.argument("prompt")
+@options.adapter
+@options.system
+@click.option("--top", type=int, default=10, show_default=True, help="Candidates kept for each token.")
+@click.option("--columns", type=click.IntRange(1, 10), default=3, show_default=True, help="Candidates shown.")
+@click.option("--uncertain", type=click.IntRange(1), metavar="N", help="Show the N least certain tokens, least first.")
+@click.option("--svg", type=click.Path(path_type=Path, dir_okay=False), help="Save the table as a picture too.")
+@options.sampling(default_tokens=128)
+def command(
+    model: str,
+    prompt: str,
+    adapter: Path | None,
+    system: str | None,
+    top: int,
+    columns: int,
+    uncertain: int | None,
+    svg: Path | None,
+    temperature: float,
+    top_p: float,
+    top_k: int,
+    seed: int,
+    max_tokens: int,
+) -> None:
+    """Answer PROMPT with MODEL and show every token's probability and its rivals.
+
+    Probabilities are the model's own, in float32, before temperature, top-p and top-k. ◀ marks the token that was
+    chosen.
+
+    \b
+    mlx-gemma trace nano "Print the numbers from 1 to 5." --uncertain 5
+    mlx-gemma trace nano "Print the numbers from 1 to 5." --system "Prefer Python 3, not Python 2."
+    """
+    from rich.console import Console
+
+    from mlx_gemma.decode.sample import Sampling
+    from mlx_gemma.gemma4.load import load
+    from mlx_gemma.tracing.record import trace
+    from mlx_gemma.tracing.render import save_svg, table
+
+    sampling = Sampling(temperature, top_p, top_k, seed)
+    found = trace(
+        load(model, adapter=adapter), prompt, system=system, sampling=sampling, max_tokens=max_tokens, top=top
+    )
+    shown = table(found, columns, uncertain)
+    Console(highlight=False).print(shown)
+    if svg is not None:
+        save_svg(shown, svg, f"{model}: {prompt}")
