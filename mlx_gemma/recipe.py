@@ -226,9 +226,8 @@ def _recipe_error(e: ValidationError, path: Path) -> RecipeError:
     place = [str(p) for p in first["loc"]]
     key = ".".join(place)
     if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(key, known_keys(), 1, 0.5) or [
-            k for k in known_keys() if k.rsplit(".", 1)[-1] == place[-1]
-        ]
+        same = [k for k in known_keys() if k.rsplit(".", 1)[-1] == place[-1]]
+        near = same or difflib.get_close_matches(key, known_keys(), 1, 0.5)
         return RecipeError(
             f"unknown key {key}", where=path, fix=f"did you mean {near[0]}?" if near else "see mlx-gemma lora --keys"
         )

@@ -46,7 +46,7 @@ def start(folder: Path) -> Path:
     """
     if (folder / MANIFEST).exists():
         raise UserError("holds a finished run", where=folder, fix="choose another output (--set output=…) or remove it")
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / "recipe.yaml").exists()):
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / "metrics.jsonl").exists()):
         raise UserError("exists and is no run folder", where=folder, fix="choose another output (--set output=…)")
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)

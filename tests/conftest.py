@@ -1,4 +1,4 @@
-"""What every test shares: small random Gemma 4 checkpoints, an adapter on them, and no way out of the temporary folders.
+"""What tests share: small random Gemma 4 checkpoints, an adapter on them, and no way out of the temporary folders.
 
 The checkpoints have every structural feature of the real ones (per-layer embeddings, K/V-shared upper layers, sliding
 and full attention, soft cap) at about 0.5 M parameters, and nano's tokenizer and template, so that `load` takes them.
@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 
+# Before huggingface_hub is imported, which reads them once. A test that wants the cache fails instead of using yours.
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HOME"] = "/nonexistent/hf"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import mlx_gemma  # noqa: I001  loads the BLAS, so it comes before mlx
@@ -35,8 +37,8 @@ PATTERNS = {  # the last layers with their own K/V are [sliding, full], as in E2
 
 @pytest.fixture(autouse=True)
 def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Home, working folder and hub cache lie in the test's own temporary folder; the hub is never asked."""
-    for name in ("HOME", "HF_HOME", "HF_HUB_CACHE", "XDG_CACHE_HOME", "MPLCONFIGDIR"):
+    """Home and working folder lie in the test's own temporary folder; the hub is never asked."""
+    for name in ("HOME", "XDG_CACHE_HOME", "MPLCONFIGDIR"):
         monkeypatch.setenv(name, str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
 
@@ -156,11 +158,11 @@ def random_adapter(base: str | Path, folder: Path, *, targets: tuple[str, ...] =
     spec = lora.AdapterSpec(rank=4, alpha=8, dropout=0.0, targets=targets)
     lora.attach(gemma.model, spec)
     rng = np.random.default_rng(0)
-    draw = {
-        name: mx.array(rng.normal(size=value.shape).astype(np.float32) * (size if name.endswith("b") else value.shape[0] ** -0.5))
-        for name, value in lora.adapter_parameters(gemma.model).items()
-    }
-    gemma.model.load_weights(list(draw.items()), strict=False)
+    draw = []
+    for name, value in lora.adapter_parameters(gemma.model).items():
+        std = size if name.endswith("lora_b") else value.shape[0] ** -0.5
+        draw.append((name, mx.array(rng.normal(scale=std, size=value.shape).astype(np.float32))))
+    gemma.model.load_weights(draw, strict=False)
     folder.mkdir(parents=True, exist_ok=True)
     lora.save_adapter(gemma.model, folder, spec, {"name": str(base), "revision": None})
     gemma.model.eval()

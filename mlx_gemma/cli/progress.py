@@ -27,7 +27,7 @@ def print_recipe(console: Console, resolved: Resolved) -> None:
     for name in ("key", "value", "from"):
         table.add_column(name, style="dim" if name == "from" else "")
     for key, value, source in resolved.rows():
-        table.add_row(key, value, source)
+        table.add_row(key, Text(value), source)
     console.print(table)
 
 

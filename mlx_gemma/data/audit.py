@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from mlx_gemma.data.contamination import EvalPrompts, read_eval_prompts
 from mlx_gemma.data.duplicates import ExactIndex, NearIndex, row_shingles
@@ -87,6 +88,18 @@ class Report:
         """The counts, as a run folder keeps them."""
         checks = [dict(zip(("check", "rows", "action", "example"), line, strict=True)) for line in self.table()]
         return {"read": self.read, "kept": len(self.kept), "rejected": len(self.rejected), "checks": checks}
+
+    def as_json(self) -> dict[str, Any]:
+        """Counts, what was done, and for every row found fault with its place and reasons; no row contents."""
+        checks = [dict(zip(("check", "found", "action", "example"), line, strict=True)) for line in self.table()]
+        return {
+            "read": self.read,
+            "kept": len(self.kept),
+            "rejected": len(self.rejected),
+            "checks": checks,
+            "rejected_rows": [_reasons(j) for j in self.rejected],
+            "flagged_rows": [_reasons(j) for j in self.flagged],
+        }
 
     def write(self, clean: str | Path, rejected: str | Path) -> None:
         """Write the kept rows, and the rejected ones with their reasons; each file appears whole or not at all."""
@@ -164,8 +177,10 @@ def _action(policy: FilterPolicy, check: str) -> str:
     return setting if setting in ("keep", "stop") else "reject"
 
 
-def _as_json(judged: Judged) -> dict[str, object]:
-    row = judged.row
+def _reasons(judged: Judged) -> dict[str, Any]:
     reasons = [{"check": r.check, "message": r.message} | ({"of": r.of} if r.of else {}) for r in judged.reasons]
-    content: dict[str, object] = row.as_json() if isinstance(row, Row) else {}
-    return {"where": row.where, "reasons": reasons, **content}
+    return {"where": judged.row.where, "reasons": reasons}
+
+
+def _as_json(judged: Judged) -> dict[str, Any]:
+    return _reasons(judged) | (judged.row.as_json() if isinstance(judged.row, Row) else {})

@@ -26,8 +26,8 @@ def run_checks(source: str, check: Sequence[str], prints: str | None, stdin: str
     """Execute `source`, compare its output, evaluate its checks.
 
     Args:
-        check: expressions that must be true afterwards; `printed(f, *args)` is a call's output, `raises(E, f, *args)` tells
-            whether it raises.
+        check: expressions that must be true afterwards; `printed(f, *args)` is a call's output, `raises(E, f, *args)`
+            tells whether it raises.
         prints: a Python expression for the whole standard output; None: not compared.
         stdin: what `input()` reads.
 

@@ -1,8 +1,8 @@
 """The code in an answer: fenced blocks, or the answer itself where it is bare code.
 
-Fences of three or more backticks or tildes count; those labelled as another language do not, nor do unlabelled ones that
-do not look like code. Doctest prompts and notebook magics are taken out. A block keeps its lines where they were: line n
-of the block is line `first_line + n - 1` of the answer.
+Fences of three or more backticks or tildes count; those labelled as another language do not, nor do unlabelled ones
+that do not look like code. Doctest prompts and notebook magics are taken out. A block keeps its lines where they were:
+line n of the block is line `first_line + n - 1` of the answer.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ CODE_LINE = re.compile(
     r"""^\s*(
         def\s+\w+\s*\( | class\s+\w+\s*(\(.*\))?\s*: | @\w[\w.]*(\(.*\))?\s*$
       | import\s+\w[\w.]*(\s+as\s+\w+)?(\s*,\s*\w[\w.]*)*\s*$ | from\s+[\w.]+\s+import\s+[\w*(]
-      | for\s+[\w\s,()]+\s+in\s+.+:\s*$ | (print|raise)\s*["'(%] | print\s+\w[\w.\[\]]*\s*$ | return\s+[\w"'(\[{-].*[^.]$
+      | for\s+[\w\s,()]+\s+in\s+.+:\s*$ | (print|raise)\s*["'(%] | print\s+\w[\w.\[\]]*\s*$
+      | return\s+[\w"'(\[{-].*[^.]$
       | [A-Za-z_][\w.\[\]"']*\s*(=|\+=|-=)\s*[^\s=] | \w[\w.]*\([^)]*\)\s*$ | >>>\s
     )""",
     re.VERBOSE,
@@ -59,7 +60,7 @@ def code_blocks(text: str) -> list[CodeBlock]:
 
 def _bare(lines: list[str]) -> list[CodeBlock]:
     """Code without a fence: from the first line of code to the last, or to a paragraph of prose."""
-    code = [i for i, line in enumerate(lines) if CODE_LINE.match(line)]
+    code = [i for i, line in enumerate(lines) if _is_code(line)]
     if not code:
         return []
     end = code[-1] + 1
@@ -68,8 +69,12 @@ def _bare(lines: list[str]) -> list[CodeBlock]:
     return [_block(lines[code[0] : end], code[0] + 1, True)]
 
 
+def _is_code(line: str) -> bool:
+    return CODE_LINE.match(line[:300]) is not None  # the pattern is quadratic in the worst case
+
+
 def _looks_like_code(lines: list[str]) -> bool:
-    return any(CODE_LINE.match(line) for line in lines)
+    return any(_is_code(line) for line in lines)
 
 
 def _block(lines: list[str], first_line: int, closed: bool) -> CodeBlock:

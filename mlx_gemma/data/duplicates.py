@@ -1,8 +1,8 @@
 """Rows that occur twice: exactly (after normalisation), or nearly (Jaccard similarity of their character shingles).
 
-Near duplicates are looked up by MinHash LSH (128 permutations) and then verified by the exact Jaccard similarity, so the
-hashes decide only what is compared, not what is rejected. A row is compared with the rows kept so far: of several alike
-the first stays, and no chain of small steps ties unlike rows together. Deterministic; about 0.3 ms and 3 kB a row.
+Near duplicates are looked up by MinHash LSH (128 permutations) and then verified by the exact Jaccard similarity, so
+the hashes decide only what is compared, not what is rejected. A row is compared with the rows kept so far: of several
+alike the first stays, and no chain of small steps ties unlike rows together. Deterministic.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def normalised(text: str) -> str:
 
 
 def prompt_shingles(text: str) -> Shingles:
-    """Character shingles of a request; case, white space and punctuation (brackets and operators aside) do not count."""
+    """Character shingles of a request; case, white space and punctuation (but brackets, operators) do not count."""
     return _shingles("", PUNCTUATION.sub("", normalised(text).casefold()))
 
 

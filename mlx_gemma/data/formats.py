@@ -7,8 +7,8 @@ Read are JSON Lines and Parquet, in four shapes, told apart by their keys, row b
     {"prompt": ..., "completion": ...}
     {"instruction": ..., "input": ..., "output": ...}                    # `input` may be missing or empty
 
-`read_rows` stops at the first bad row with a DataError; `scan_rows` hands bad rows out as `BadRow` and goes on. sources.py
-finds the files, locally or on the hub; records.py decodes them.
+`read_rows` stops at the first bad row with a DataError; `scan_rows` hands bad rows out as `BadRow` and goes on.
+sources.py finds the files, locally or on the hub; records.py decodes them.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """What a recipe's `filter:` section may say: one key a check, each with its consequence.
 
 filter:
-  malformed: reject          # rows that cannot be read at all
+  malformed: stop            # or reject: leave the row out and go on
   python2: reject            # or keep: count and report, but train on them
   broken: reject
   truncated: reject
   exact_duplicates: reject
-  near_duplicates: 0.9       # a similarity; or `keep`
+  near_duplicates: 0.9       # a similarity, or keep
   contamination: [evals/python3.jsonl]
 """
 
@@ -18,22 +18,25 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Action = Literal["reject", "keep"]
-Share = Annotated[float, Field(gt=0, le=1)]
+Similarity = Annotated[float, Field(ge=0.5, le=1)]
 
 
 class FilterPolicy(BaseModel):
     """Which rows are not trained on. Every check is counted and reported, whatever is done about it."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    malformed: Action = Field(
-        "reject", description="rows of no known shape; `keep` is refused, they cannot be trained on"
-    )
-    python2: Action = Field("reject", description="answers whose code is Python 2, by its grammar or by its names")
-    broken: Action = Field("reject", description="answers whose code neither Python accepts")
-    truncated: Action = Field("reject", description="answers that stop inside their code")
-    exact_duplicates: Action = Field("reject", description="all but the first of rows equal after normalisation")
-    near_duplicates: Share | Literal["keep"] = Field(
-        0.9, description="all but the first of rows whose prompt and answer have at least this Jaccard similarity each"
-    )
-    contamination: tuple[Path, ...] = Field((), description="eval files: rows like one of their prompts are left out")
+    malformed: Literal["stop", "reject"] = "stop"
+    """rows that cannot be read: stop at the first, with its file and line, or leave them out"""
+    python2: Action = "reject"
+    """answers whose code is Python 2, by its grammar or by its names"""
+    broken: Action = "reject"
+    """answers whose code neither Python accepts"""
+    truncated: Action = "reject"
+    """answers that stop inside their code"""
+    exact_duplicates: Action = "reject"
+    """all but the first of rows whose prompt and answer are equal, white space aside"""
+    near_duplicates: Similarity | Literal["keep"] = 0.9
+    """all but the first of rows at least so similar (Jaccard, 0.5 to 1), comments, case and punctuation aside"""
+    contamination: tuple[Path, ...] = ()
+    """eval files: rows that ask what one of their prompts asks are left out"""

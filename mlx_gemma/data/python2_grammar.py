@@ -52,7 +52,7 @@ def parses_as_python2(source: str) -> bool:
 
 
 def grammar_findings(source: str) -> list[Finding]:
-    """The constructs of Python 2 in source that its grammar accepts; empty where there are none, or it does not parse."""
+    """The constructs of Python 2 in source that its grammar accepts; none where it does not parse."""
     for tree in _trees(source):
         return sorted({f for node in tree.pre_order() if (f := _finding(node))}, key=lambda f: (f.line, f.column))
     return []

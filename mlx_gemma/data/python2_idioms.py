@@ -1,8 +1,8 @@
 """Idioms that Python 3 parses and that work only where Python 2's rules hold.
 
-Lists where Python 3 has iterators and views (`len(filter(...))`, `d.keys().sort()`), integer division by `/` (`items[n /
-2]`), comparison functions (`sorted(x, cmp=f)`), the print statement's remains (`print >>f, x`). Only uses that fail in
-Python 3 whatever the values are findings: `return map(f, x)` or `total / count` may well be meant as Python 3 has them.
+Lists where Python 3 has iterators and views (`len(filter(...))`, `d.keys().sort()`), integer division by `/`
+(`items[n / 2]`), comparison functions (`sorted(x, cmp=f)`), the print statement's remains (`print >>f, x`). Only uses
+that fail in Python 3 whatever the values are findings: `return map(f, x)` or `total / count` may be meant as they are.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from mlx_gemma.data.python2_scopes import FUNCTIONS, inside, place
 
 ITERATORS = {"map", "filter", "zip"}
 VIEWS = {"keys", "values", "items"}
+NO_LIST = "map, filter, zip, keys, values and items give no list"
 LIST_METHODS = {"append", "extend", "insert", "pop", "remove", "reverse", "sort"}
 
 
@@ -36,8 +37,8 @@ class _Idioms:
                 self.values.setdefault(node.targets[0].id, []).append(node.value)
         stored = [n.id for n in inside(scope) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
         stored += [n.arg for n in inside(scope) if isinstance(n, ast.arg)]
-        for name, values in self.values.items():
-            values += [None] * (stored.count(name) - len(values))
+        for name, known in self.values.items():  # None: bound in another way too, to who knows what
+            known.extend([None] * (stored.count(name) - len(known)))
 
     def findings(self) -> Iterator[Finding]:
         for node in inside(self.scope):
@@ -91,24 +92,22 @@ class _Idioms:
             yield place(node, "range(n / 2)", "/ gives a float, // an integer")
         if isinstance(function, ast.Attribute) and function.attr in LIST_METHODS:
             if self._is(function.value, self._no_list) and not isinstance(function.value, ast.Constant):
-                yield place(
-                    node, f"{function.attr} on no list", "map, filter, zip, keys, values and items give no list"
-                )
+                yield place(node, f"{function.attr} on no list", NO_LIST)
             if function.attr == "sort" and args and _compares(args[0]):
                 yield place(node, "sort(cmp)", "sort takes key=")
 
     def _subscript(self, node: ast.Subscript) -> Iterator[Finding]:
         if self._is(node.value, self._no_list):
-            yield place(node, "index into no list", "map, filter, zip, keys, values and items give no list")
+            yield place(node, "index into no list", NO_LIST)
         bounds = [node.slice.lower, node.slice.upper] if isinstance(node.slice, ast.Slice) else [node.slice]
         if any(b is not None and self._is(b, self._quotient) for b in bounds):
             yield place(node, "index n / 2", "/ gives a float, // an integer")
 
     def _operation(self, node: ast.BinOp) -> Iterator[Finding]:
         sides = (node.left, node.right)
-        if isinstance(node.op, ast.Add) and any(self._no_list(s) for s in sides):
-            if all(self._no_list(s) or isinstance(s, ast.List | ast.ListComp) for s in sides):
-                yield place(node, "sum of no lists", "map, filter, zip, keys, values and items give no list")
+        lists = [self._no_list(s) or isinstance(s, ast.List | ast.ListComp) for s in sides]
+        if isinstance(node.op, ast.Add) and all(lists) and any(map(self._no_list, sides)):
+            yield place(node, "sum of no lists", NO_LIST)
         if isinstance(node.op, ast.RShift) and isinstance(node.left, ast.Name) and node.left.id == "print":
             yield place(node, "print >>", "print takes file=")
         if isinstance(node.op, ast.Mod) and _calls(node.left, {"print"}):
@@ -128,29 +127,19 @@ class _Idioms:
         for inner in ast.walk(node):
             targets = inner.targets if isinstance(inner, ast.Delete) else []
             if any(isinstance(t, ast.Subscript) and ast.dump(t.value) == looped for t in targets):
-                yield place(
-                    node, "deleting while looping", "keys, values and items are views: loop over a list of them"
-                )
+                yield place(node, "deleting while looping", "keys, values and items are views: loop over a list")
 
     def _dividing_loop(self, node: ast.While) -> Iterator[Finding]:
         """`while n: ... n % 10 ... n /= 10`: taking a number's digits, which never ends well in floats."""
         tested = {n.id for n in ast.walk(node.test) if isinstance(n, ast.Name)}
         for inner in ast.walk(node):
-            halved = None
-            if isinstance(inner, ast.AugAssign) and isinstance(inner.op, ast.Div) and _int(inner.value):
-                halved = inner.target
-            elif isinstance(inner, ast.Assign) and _divides_by_int(inner.value):
-                halved = inner.targets[0]
-                if ast.unparse(halved) != ast.unparse(inner.value.left):  # type: ignore[attr-defined]
-                    continue
-            if isinstance(halved, ast.Name) and halved.id in tested and _remainder_taken(node, halved.id):
-                yield place(inner, f"{halved.id} / n in a loop over digits", "/ gives a float, // an integer")  # type: ignore[arg-type]
+            name = _divided(inner)
+            if isinstance(inner, ast.stmt) and name in tested and _remainder_taken(node, name):
+                yield place(inner, f"{name} / n in a loop over digits", "/ gives a float, // an integer")
 
 
 def _named(function: ast.expr) -> str:
-    return (
-        function.attr if isinstance(function, ast.Attribute) else function.id if isinstance(function, ast.Name) else ""
-    )
+    return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
 
 
 def _calls(node: ast.expr, names: set[str]) -> bool:
@@ -163,6 +152,16 @@ def _int(node: ast.expr) -> bool:
 
 def _divides_by_int(node: ast.expr) -> bool:
     return isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div) and _int(node.right)
+
+
+def _divided(node: ast.AST) -> str:
+    """x of `x /= 2` and of `x = x / 2`; else empty."""
+    if isinstance(node, ast.AugAssign) and isinstance(node.op, ast.Div) and _int(node.value):
+        return getattr(node.target, "id", "")
+    if isinstance(node, ast.Assign) and isinstance(node.value, ast.BinOp) and _divides_by_int(node.value):
+        name = getattr(node.targets[0], "id", "")
+        return name if name == getattr(node.value.left, "id", None) else ""
+    return ""
 
 
 def _compares(node: ast.expr) -> bool:

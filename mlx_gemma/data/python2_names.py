@@ -125,9 +125,8 @@ class _Names(ast.NodeVisitor):
                 self.found(called, f".{called.attr}()", METHODS[called.attr])
             elif called.attr == "has_key" and len(node.args) == 1:
                 self.found(called, ".has_key()", "`key in x`")
-            elif called.attr in ("encode", "decode") and node.args and isinstance(node.args[0], ast.Constant):
-                if str(node.args[0].value).replace("-", "_").lower() in TEXT_CODECS:
-                    self.found(called, f".{called.attr}({node.args[0].value!r})", "the codecs module for this")
+            elif called.attr in ("encode", "decode") and (codec := _literal(node)) in TEXT_CODECS:
+                self.found(called, f".{called.attr}({codec!r})", "the codecs module for this")
 
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
         self.generic_visit(node)
@@ -141,6 +140,12 @@ class _Names(ast.NodeVisitor):
                 self.found(n, "def next", "__next__")
         if "__metaclass__" in names:
             self.found(node, "__metaclass__", "class X(metaclass=...)")
+
+
+def _literal(call: ast.Call) -> str:
+    """The first argument, where it is a literal string; else empty."""
+    value = call.args[0].value if call.args and isinstance(call.args[0], ast.Constant) else ""
+    return value.replace("-", "_").lower() if isinstance(value, str) else ""
 
 
 def _may_bind(module: str) -> bool:

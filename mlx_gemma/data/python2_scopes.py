@@ -1,4 +1,4 @@
-"""Scopes of parsed source: which names are bound where, and to what. Shared by python2_names.py and python2_idioms.py."""
+"""Scopes of parsed source: which names are bound where, and to what. For python2_names.py and python2_idioms.py."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def place(node: ast.stmt | ast.expr | ast.alias, name: str, message: str) -> Fin
 
 
 def inside(scope: ast.AST) -> Iterator[ast.AST]:
-    """The nodes of one scope: functions and classes in it are handed out but not entered."""
+    """The nodes of one scope: functions, classes and code that shall fail are handed out but not entered."""
     todo = list(ast.iter_child_nodes(scope))
     while todo:
         node = todo.pop()
         yield node
-        if not isinstance(node, SCOPES):
+        if not isinstance(node, SCOPES) and not expects_error(node):
             todo.extend(ast.iter_child_nodes(node))
 
 

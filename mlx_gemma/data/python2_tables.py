@@ -110,12 +110,13 @@ MODULES = {
 
 _STRING = (
     "atof atoi atol capitalize center count expandtabs find index join joinfields letters ljust lower lowercase lstrip "
-    "maketrans replace rfind rindex rjust rsplit rstrip split splitfields strip swapcase translate upper uppercase zfill"
+    "maketrans replace rfind rindex rjust rsplit rstrip split splitfields strip swapcase translate upper uppercase "
+    "zfill"
 )
 _URLLIB = "URLopener FancyURLopener quote quote_plus unquote unquote_plus urlcleanup urlencode urlopen urlretrieve"
 _TYPES = (
-    "BooleanType ClassType ComplexType DictType DictionaryType FileType FloatType InstanceType IntType ListType LongType "
-    "ObjectType SliceType StringType StringTypes TupleType UnboundMethodType UnicodeType XRangeType"
+    "BooleanType ClassType ComplexType DictType DictionaryType FileType FloatType InstanceType IntType ListType "
+    "LongType ObjectType SliceType StringType StringTypes TupleType UnboundMethodType UnicodeType XRangeType"
 )
 MEMBERS = {
     module: frozenset(names.split())

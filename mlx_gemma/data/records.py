@@ -24,7 +24,7 @@ class Bad(ValueError):
 
 
 def read_records(file: Path) -> Iterator[tuple[str, Any]]:
-    """(place, record) of every row; the place is a line number or `row N`. Memory: one line, or one batch of 1,024 rows.
+    """(place, record) of every row; the place is a line number or `row N`. Memory: one line, or 1,024 rows.
 
     Raises:
         DataError: a Parquet file that cannot be opened.

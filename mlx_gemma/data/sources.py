@@ -1,7 +1,7 @@
 """Where a data set is: a file, a folder, or `hf://owner/name[@revision][/file]`, resolved to files to read.
 
-A folder (or a hub data set) is searched for its split: `train.jsonl`, `train.parquet` or shards `train-*.parquet`, at the
-top or under `data/`; the split `valid` may also be spelt `validation` or `dev`.
+A folder (or a hub data set) is searched for its split: `train.jsonl`, `train.parquet` or shards `train-*.parquet`, at
+the top or under `data/`; the split `valid` may also be spelt `validation` or `dev`.
 """
 
 from __future__ import annotations

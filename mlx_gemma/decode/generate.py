@@ -91,13 +91,13 @@ def decode(gemma: Gemma, tokens: Sequence[int], sampling: Sampling, max_tokens: 
 
     key, now = mx.random.split(key)
     pending = step(ids[-1], now)
-    mx.async_eval(pending)
+    mx.async_eval(pending)  # type: ignore[no-untyped-call]
     for i in range(max_tokens):
         done = pending
         if i + 1 < max_tokens:
             key, now = mx.random.split(key)
             pending = step(done[0], now)
-            mx.async_eval(pending)
+            mx.async_eval(pending)  # type: ignore[no-untyped-call]
         chosen, mine, entropy, rank, best, values = done
         yield Step(
             int(scalar(chosen)),

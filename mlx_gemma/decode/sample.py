@@ -42,7 +42,8 @@ class Sampling:
         """The next token, int32 scalar, from float32 logits [V]."""
         if self.greedy:
             return mx.argmax(logits)
-        return mx.random.categorical(self.distribution(logits), key=key)
+        chosen: mx.array = mx.random.categorical(self.distribution(logits), key=key)
+        return chosen
 
     def distribution(self, logits: mx.array) -> mx.array:
         """Log-weights [V] that are sampled from: tempered; -inf outside of top-k and top-p (applied in this order)."""

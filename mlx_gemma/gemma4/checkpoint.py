@@ -88,7 +88,6 @@ def find(name: str, revision: str | None = None) -> Checkpoint:
 
 
 def _download(name: str, revision: str | None) -> tuple[Path, str]:
-    import httpx
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
@@ -104,7 +103,7 @@ def _download(name: str, revision: str | None) -> tuple[Path, str]:
         raise ModelError(
             "the hub has no such model", where=name, fix="check the spelling, or log in: hf auth login"
         ) from e
-    except (LocalEntryNotFoundError, HfHubHTTPError, httpx.HTTPError, OSError) as e:
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as e:
         raise ModelError(
             "not in the local cache, and the hub cannot be reached", where=name, fix="go online once, or give a folder"
         ) from e

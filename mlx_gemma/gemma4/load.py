@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import mlx.core as mx
@@ -97,8 +98,9 @@ def load_model(checkpoint: Checkpoint) -> nn.Module:
             "no model*.safetensors here", where=checkpoint.folder, fix="download the weights in safetensors form"
         ) from e
     except (ValueError, RuntimeError, TypeError, KeyError) as e:
+        what = shorten(str(e), 300)  # mlx names every missing tensor, hundreds where a shard is gone
         raise ModelError(
-            f"weights and config.json do not fit: {e}", where=checkpoint.folder, fix="download the checkpoint again"
+            f"weights and config.json do not fit: {what}", where=checkpoint.folder, fix="download the checkpoint again"
         ) from e
     return model
 

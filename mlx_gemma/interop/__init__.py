@@ -1,1 +1,1 @@
-"""Other people's formats. Each export proves itself: it reloads what it wrote and compares logits before it reports success."""
+"""Other people's formats. An export reloads what it wrote and compares logits before it reports success."""

@@ -50,7 +50,7 @@ def export(adapter: Path, out: Path, *, base: str | None = None) -> Exported:
             multimodal checkpoint of a text-only model.
 
     Raises:
-        ModelError: the adapter cannot be merged into this base, or the result does not compute what base + adapter does.
+        ModelError: the adapter cannot be merged into this base, or the result is not base + adapter.
         UserError: `out` exists or cannot be written.
 
     Cost: reads and writes the whole checkpoint; memory for one loaded model at a time (see `load`). Nothing is left
@@ -89,10 +89,10 @@ def export(adapter: Path, out: Path, *, base: str | None = None) -> Exported:
 
 
 def _check(source: Checkpoint, adapter: Adapter, folder: Path) -> set[str]:
-    """Before anything is loaded: the base has a full-precision weight for every adapter tensor. Returns their dtypes."""
+    """Before anything is loaded: the base has a full-precision weight for every adapter tensor. Returns the dtypes."""
     full = "export onto the full-precision checkpoint of the same model (base)"
     if any(key.startswith("quantization") for config in (source.config, source.text_config) for key in config):
-        raise ModelError("the base is quantised, and an adapter merged into it would be lost", where=source.name, fix=full)
+        raise ModelError("the base is quantised, and would lose the adapter", where=source.name, fix=full)
     held = {place_of(name): tensor for file in _weights(source) for name, tensor in tensors(file).items()}
     lost = sorted(set(adapter.factors) - set(held))
     if lost:

@@ -19,6 +19,7 @@ import numpy as np
 
 from mlx_gemma.errors import ModelError
 from mlx_gemma.gemma4 import lora
+from mlx_gemma.platform import scalar
 
 # A decoder layer's tensor, as transformers names it in both classes and as mlx-lm names it in its multimodal class.
 IN_LAYER = re.compile(r"(?:model\.language_model|language_model\.model|model)\.(layers\.\d+\..+)")
@@ -55,7 +56,7 @@ def read_adapter(folder: Path) -> Adapter:
     if kind != "lora":
         raise ModelError(f"a {kind} adapter cannot be merged yet", where=folder, fix="give a LoRA adapter")
     try:
-        weights = dict(mx.load(str(folder / lora.WEIGHTS)))
+        weights: dict[str, mx.array] = mx.load(str(folder / lora.WEIGHTS))  # type: ignore[assignment]
     except RuntimeError as e:
         raise ModelError(f"unreadable {lora.WEIGHTS}: {e}", where=folder, fix="train or copy the adapter again") from e
     factors, names = {}, {}
@@ -83,10 +84,10 @@ def tensors(file: Path) -> dict[str, Tensor]:
                 raise ValueError("the header is cut off")
             header: dict[str, Any] = json.loads(stream.read(length))
         header.pop("__metadata__", None)
-        found = {
-            name: Tensor(e["dtype"], tuple(e["shape"]), 8 + length + (begin := e["data_offsets"][0]), e["data_offsets"][1] - begin)
-            for name, e in header.items()
-        }
+        found = {}
+        for name, entry in header.items():
+            begin, end = entry["data_offsets"]
+            found[name] = Tensor(entry["dtype"], tuple(entry["shape"]), 8 + length + begin, end - begin)
         if max((t.start + t.size for t in found.values()), default=0) != file.stat().st_size:
             raise ValueError("the file does not end where its last tensor does")
     except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as e:
@@ -138,4 +139,4 @@ def _merged(raw: bytes, tensor: Tensor, a: mx.array, b: mx.array, scale: float) 
         delta = scale * (b.T.astype(mx.float32) @ a.T.astype(mx.float32))
         merged = (weight + delta).astype(dtype).view(mx.uint32 if storage is np.uint32 else mx.uint16)
         change = mx.linalg.norm(delta) / mx.maximum(mx.linalg.norm(weight), 1e-30)
-        return np.asarray(merged).tobytes(), float(change.item())
+        return np.asarray(merged).tobytes(), scalar(change)

@@ -47,7 +47,7 @@ def logits(gemma: Gemma, sequences: Sequence[Sequence[int]]) -> Logits:
     """Soft-capped logits [tokens of all sequences, vocabulary]; 120 MB for CONVERSATIONS at a vocabulary of 262,144."""
     rows = []
     for tokens in sequences:
-        out = head(gemma.text, gemma.text.model(mx.array(tokens, mx.int32)[None]))[0]
+        out = head(gemma.text, gemma.text.model(mx.array(list(tokens), mx.int32)[None]))[0]
         mx.eval(out)
         rows.append(np.asarray(out))
     return np.concatenate(rows)
@@ -72,14 +72,14 @@ def load_adapter(gemma: Gemma, folder: Path) -> None:
     Raises:
         ModelError: see `lora.load_adapter`.
     """
-    names = mx.load(str(folder / lora.WEIGHTS))
-    multimodal = any(name.startswith("language_model.") for name in names)
+    weights: dict[str, mx.array] = mx.load(str(folder / lora.WEIGHTS))  # type: ignore[assignment]
+    multimodal = any(name.startswith("language_model.") for name in weights)
     lora.load_adapter(_Multimodal(gemma.text) if multimodal else gemma.text, folder)
     mx.eval(gemma.model.parameters())
     gemma.model.eval()
 
 
-class _Multimodal(nn.Module):
+class _Multimodal(nn.Module):  # type: ignore[misc]  # mlx has no types here
     """A text decoder under the name that mlx-lm's multimodal class gives it."""
 
     def __init__(self, text: Any) -> None:

@@ -37,7 +37,8 @@ def _chunk_loss(text: Any, hidden: mx.array, target: mx.array, weight: mx.array)
     def loss(hidden: mx.array, target: mx.array, weight: mx.array) -> mx.array:
         # mx.checkpoint differentiates every input; integer ones must be fenced off.
         logits = head(text, hidden)
-        return (nn.losses.cross_entropy(logits, mx.stop_gradient(target)) * weight).sum()
+        summed: mx.array = (nn.losses.cross_entropy(logits, mx.stop_gradient(target)) * weight).sum()
+        return summed
 
     summed: mx.array = mx.checkpoint(loss)(hidden, target, weight)
     return summed

@@ -56,19 +56,20 @@ def plan(resolved: Resolved, ready: Prepared) -> Plan:
 def predicted_peak(gemma: Gemma, recipe: Recipe, longest: int, trainable: int) -> int:
     """Bytes that MLX's arrays are expected to take at most: weights, adapter and its AdamW state, activations.
 
-    Activations are counted from the shapes that the backward pass keeps of each layer for the longest batch; with
-    checkpointing, one layer's and every layer's input. An estimate: LOG.md has it beside measurements.
+    Activations are counted from the shapes that the backward pass keeps of each layer for the longest batch, with
+    counts fitted to nano on the CPU backend; with checkpointing, one layer's and every layer's input. An estimate:
+    LOG.md has it beside measurements.
     """
     args = gemma.text.args
     weights = sum(v.nbytes for _, v in tree_flatten(gemma.model.parameters()))
     size = 4 if platform.backend() == "cpu" else 2
-    length = MULTIPLE * -(-longest // MULTIPLE)
+    length = MULTIPLE * -(-(longest - 1) // MULTIPLE)
     tokens = recipe.train.batch * length
     layers = [_layer_bytes(args, i, tokens, length, size, recipe.adapter.rank) for i in range(args.num_hidden_layers)]
     kept = max(layers) + len(layers) * tokens * args.hidden_size * size if recipe.train.checkpointing else sum(layers)
     per_layer = tokens * args.num_hidden_layers * args.hidden_size_per_layer_input * size * 3
     logits = 4 * min(CHUNK, tokens) * args.vocab_size * 4
-    return int(weights + trainable * 4 * 4 + kept + per_layer + logits)
+    return int(weights + trainable * 4 * 3 + kept + per_layer + logits)
 
 
 def _layer_bytes(args: Any, index: int, tokens: int, length: int, size: int, rank: int) -> int:
@@ -77,8 +78,8 @@ def _layer_bytes(args: Any, index: int, tokens: int, length: int, size: int, ran
     head = args.global_head_dim if full else args.head_dim
     queries, keys = args.num_attention_heads * head, args.num_key_value_heads * head
     inner = args.intermediate_size * (2 if shared and args.use_double_wide_mlp else 1)
-    width = 12 * args.hidden_size + 5 * queries + (0 if shared else 6 * keys) + 5 * inner + 7 * rank
-    scores = 2 * args.num_attention_heads * length  # Metal's and the CPU's training attention keep them
+    width = 16 * args.hidden_size + 5 * queries + (0 if shared else 6 * keys) + 5 * inner + 7 * rank
+    scores = 1.2 * args.num_attention_heads * length  # the training attention keeps them, on Metal too
     return int(tokens * (width + scores) * size)
 
 

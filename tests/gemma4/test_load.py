@@ -1,0 +1,170 @@
+"""Our logits are transformers' logits, and a damaged checkpoint is one clear line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import our_logits, random_tokens, reference_model
+from safetensors.torch import load_file, save_file
+
+from mlx_gemma.errors import ModelError
+from mlx_gemma.gemma4.checkpoint import find
+from mlx_gemma.gemma4.load import load
+
+Models = Callable[[str], Path]
+TOKENS = random_tokens(40)
+
+
+@pytest.mark.parametrize("name", ["nano", "e2b", "e2b-text", "e4b", "e4b-text"])
+def test_parity_with_transformers(models: Models, name: str) -> None:
+    """In float32, below and beyond the sliding window (16 and nano's 128); the report of missing keys is clean."""
+    theirs, ours = reference_model(models(name)), load(str(models(name)))
+    for length in (5, 17, 40, 150):
+        tokens = random_tokens(length)
+        with torch.no_grad():
+            wanted = theirs(torch.tensor([tokens])).logits[0].numpy()
+        found = our_logits(ours, tokens)
+        assert np.abs(found - wanted).max() < 1e-3, length
+        assert (found.argmax(-1) == wanted.argmax(-1)).all(), length
+
+
+def test_nano_has_every_feature_of_e2b(models: Models) -> None:
+    text = find("nano").text_config
+    assert text["use_double_wide_mlp"]
+    assert text["hidden_size_per_layer_input"] > 0
+    assert text["final_logit_softcapping"] == 30.0
+    assert text["tie_word_embeddings"]
+    own = text["layer_types"][: -text["num_kv_shared_layers"]]
+    assert own[-2:] == ["sliding_attention", "full_attention"]
+    assert text["layer_types"][-1] == "full_attention"
+    assert 0 < text["rope_parameters"]["full_attention"]["partial_rotary_factor"] < 1
+    assert sum(p.stat().st_size for p in models("nano").iterdir()) <= 8e6
+
+
+def test_stop_tokens_and_context(models: Models) -> None:
+    gemma = load("nano")
+    names = gemma.template.tokenizer.convert_ids_to_tokens(sorted(gemma.stop_tokens))
+    assert set(names) == {"<eos>", "<turn|>", "<|tool_response>"}
+    assert load(str(models("e2b"))).context == 1024
+
+
+def test_dead_kv_of_shared_layers(writable: Callable[[str], Path]) -> None:
+    """Google's files have K/V tensors for layers that never use them: accepted here and by transformers, no effect."""
+    folder = writable("e2b")
+    before = our_logits(load(str(folder)), TOKENS)
+    add_dead_kv(folder)
+    assert (our_logits(load(str(folder)), TOKENS) == before).all()
+    reference_model(folder)
+
+
+def test_sharded(models: Models) -> None:
+    """Several files and an index, as large checkpoints come, are the one file."""
+    assert len(list(models("e2b-sharded").glob("*.safetensors"))) > 3
+    sharded, whole = (our_logits(load(str(models(n))), TOKENS) for n in ("e2b-sharded", "e2b-bf16"))
+    assert (sharded == whole).all()
+
+
+# Damages, each with a word that the one line must hold.
+
+
+def add_dead_kv(folder: Path) -> None:
+    def add(weights: dict[str, torch.Tensor]) -> None:
+        for layer in (3, 4, 5, 6):
+            width = 32 if layer == 6 else 16
+            stem = f"model.language_model.layers.{layer}.self_attn"
+            weights |= {f"{stem}.{p}_proj.weight": torch.randn(width, 64) for p in "kv"}
+            weights[f"{stem}.k_norm.weight"] = torch.ones(width)
+
+    edit_weights(folder, add)
+
+
+def edit_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -> None:
+    weights = load_file(folder / "model.safetensors")
+    change(weights)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def edit_config(folder: Path, **values: Any) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def cut(path: Path, keep: float) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * keep)])
+
+
+STEM = "model.language_model.layers.1.mlp.up_proj"
+DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "no config": (lambda f: (f / "config.json").unlink(), "no config.json"),
+    "config is no JSON": (lambda f: (f / "config.json").write_text("{"), "unreadable config.json"),
+    "config is a list": (lambda f: (f / "config.json").write_text("[]"), "unreadable config.json"),
+    "config is a string": (lambda f: (f / "config.json").write_bytes(b"\xff\xfe"), "unreadable config.json"),
+    "no model type": (lambda f: (f / "config.json").write_text("{}"), "model_type"),
+    "another model": (lambda f: edit_config(f, model_type="llama"), "'llama' is not Gemma 4"),
+    "Gemma 3": (lambda f: edit_config(f, model_type="gemma3"), "'gemma3' is not Gemma 4"),
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), "no model"),
+    "pickled weights only": (
+        lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"),
+        "safetensors",
+    ),
+    "missing tensor": (lambda f: edit_weights(f, lambda w: w.pop(f"{STEM}.weight")), "layers.1.mlp.up_proj.weight"),
+    "unknown tensor": (lambda f: edit_weights(f, lambda w: w.update({f"{STEM}.odd": torch.ones(1)})), "up_proj.odd"),
+    "wrong shape": (
+        lambda f: edit_weights(f, lambda w: w.update({f"{STEM}.weight": torch.ones(3, 64)})),
+        "up_proj.weight",
+    ),
+    "no safetensors inside": (lambda f: (f / "model.safetensors").write_bytes(b"x" * 5000), "weights"),
+    "empty weights": (lambda f: (f / "model.safetensors").write_bytes(b""), "weights"),
+    "cut in its header": (lambda f: cut(f / "model.safetensors", 0.001), "weights"),
+    "cut in its data": (lambda f: cut(f / "model.safetensors", 0.9), "weights"),
+    "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), "tokenizer.json"),
+    "no template": (lambda f: (f / "chat_template.jinja").unlink(), "no chat template"),
+    "foreign text config": (lambda f: edit_config(f, text_config=None), "config.json"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_checkpoint(writable: Callable[[str], Path], damage: str) -> None:
+    folder = writable("e2b")
+    change, word = DAMAGES[damage]
+    change(folder)
+    one_line(lambda: load(str(folder)), word, str(folder))
+
+
+def test_missing_shard(writable: Callable[[str], Path]) -> None:
+    folder = writable("e2b-sharded")
+    sorted(folder.glob("*.safetensors"))[2].unlink()
+    one_line(lambda: load(str(folder)), "weights", str(folder))
+
+
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [
+        ("nanoo", "not a hub id"),
+        ("a/b/c", "not a hub id"),
+        ("../up", "hub id"),
+        ("google/gemma-4-E2B-it", "cannot be reached"),
+        ("some.file", "not a model folder"),
+    ],
+)
+def test_name_of_nothing(name: str, word: str) -> None:
+    Path("some.file").write_text("")
+    one_line(lambda: load(name), word, name)
+
+
+def one_line(call: Callable[[], Any], word: str, where: str) -> None:
+    with pytest.raises(ModelError) as caught:
+        call()
+    text = str(caught.value)
+    assert word in text
+    assert where in text
+    assert "\n" not in text
+    assert caught.value.fix
+    assert len(text) < 600, text

@@ -1,0 +1,135 @@
+"""Recipes: what is read, what is refused, and how it is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mlx_gemma.errors import RecipeError
+from mlx_gemma.recipe import known_keys, read_recipe
+from mlx_gemma.training.loop import recipe_text
+
+SMALL = """\
+model: {name: nano}
+data: {train: rows.jsonl}
+train: {steps: 3, lr: 1e-4}
+output: runs/x
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(SMALL)
+    return path
+
+
+def test_values_and_their_sources(recipe: Path) -> None:
+    resolved = read_recipe(recipe, ["train.lr=2e-5", "adapter.targets=[q_proj, v_proj]"])
+    assert resolved.recipe.train.lr == 2e-5
+    assert resolved.recipe.adapter.targets == ("q_proj", "v_proj")
+    rows = {key: (value, source) for key, value, source in resolved.rows()}
+    assert rows["train.lr"] == ("2.0e-05", "--set")
+    assert rows["train.steps"] == ("3", "file")
+    assert rows["adapter.rank"] == ("32", "default")
+
+
+def test_every_key_has_a_consequence() -> None:
+    assert [key for key, text in known_keys().items() if not text] == []
+
+
+def test_the_written_recipe_runs_again_as_it_was(recipe: Path, tmp_path: Path) -> None:
+    resolved = read_recipe(recipe, ["filter.contamination=[evals/a.jsonl]", "adapter.layers=4"])
+    again = tmp_path / "again.yaml"
+    again.write_text(recipe_text(resolved))
+    assert read_recipe(again).recipe == resolved.recipe
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("train.lrr=1", "did you mean train.lr?"),
+        ("adpater.rank=8", "did you mean adapter.rank?"),
+        ("rank=8", "did you mean adapter.rank?"),
+        ("adapter.rank=0", "adapter.rank"),
+        ("adapter.rank=many", "adapter.rank"),
+        ("adapter.alpha=-1", "adapter.alpha"),
+        ("adapter.alpha=.inf", "adapter.alpha"),
+        ("adapter.dropout=1.0", "adapter.dropout"),
+        ("adapter.targets=[]", "at least one target"),
+        ("adapter.targets=[q_proj, q_proj]", "each once"),
+        ("adapter.targets=[qproj]", "q_proj"),
+        ("adapter.layers=0", "at least 1"),
+        ("adapter.layers=some", "adapter.layers"),
+        ("data.turns=first", "data.turns"),
+        ("data.limit=0", "data.limit"),
+        ("filter.python2=maybe", "filter.python2"),
+        ("filter.near_duplicates=2", "filter.near_duplicates"),
+        ("filter.pyton2=reject", "did you mean filter.python2?"),
+        ("train.length=1", "train.length"),
+        ("train.batch=0", "train.batch"),
+        ("train.batch=2.5", "train.batch"),
+        ("train.accumulate=0", "train.accumulate"),
+        ("train.lr=0", "train.lr"),
+        ("train.lr=.nan", "train.lr"),
+        ("train.schedule=triangle", "train.schedule"),
+        ("train.epochs=1", "either train.epochs or train.steps"),
+        ("train.steps=null", "either train.epochs or train.steps"),
+        ("train.steps=-5", "train.steps"),
+        ("train.seed=-1", "train.seed"),
+        ("validation.every=0", "validation.every"),
+        ("model.name=null", "model.name"),
+        ("train=3", "train"),
+        ("train.lr.x=3", "no section"),
+        ("train.lr", "has no value"),
+        ("train.lr=[1", "not YAML"),
+    ],
+)
+def test_wrong_values_are_told_in_one_line(recipe: Path, override: str, says: str) -> None:
+    with pytest.raises(RecipeError) as raised:
+        read_recipe(recipe, [override])
+    line = str(raised.value)
+    assert says in line
+    assert "\n" not in line
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "a mapping of sections"),
+        ("- a\n- b\n", "a mapping of sections"),
+        ("model: {name: nano\n", "not YAML"),
+        ("model: {name: nano}\n", "data is missing"),
+        (SMALL.replace("output: runs/x", ""), "output is missing"),
+        (SMALL.replace("train: {steps: 3, lr: 1e-4}", "train: {lr: 1e-4}"), "either train.epochs or train.steps"),
+    ],
+)
+def test_wrong_files_are_told_in_one_line(tmp_path: Path, text: str, says: str) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(RecipeError) as raised:
+        read_recipe(path)
+    assert says in str(raised.value)
+    assert str(path) in str(raised.value)
+
+
+def test_a_missing_or_unreadable_file(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="no such recipe"):
+        read_recipe(tmp_path / "none.yaml")
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(RecipeError, match="cannot be read"):
+        read_recipe(tmp_path / "binary.yaml")
+    with pytest.raises(RecipeError, match="cannot be read"):
+        read_recipe(tmp_path)
+
+
+def test_recipes_in_the_repository_are_valid() -> None:
+    recipes = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
+    assert recipes
+    for path in recipes:
+        assert read_recipe(path).recipe.output.startswith("runs/")
+        header = path.read_text().split("\nmodel:")[0]
+        assert f"mlx-gemma lora recipes/{path.name}" in header, "the header has the run command"
+        assert yaml.safe_load(path.read_text())
