@@ -61,7 +61,7 @@ def disk_errors(folder: Path) -> Iterator[None]:
     except OSError as e:
         if e.errno in (errno.ENOSPC, errno.EDQUOT):
             raise UserError("the disk is full", where=folder, fix="free space, or choose another output") from e
-        if e.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR):
+        if e.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.ENOENT):
             raise UserError(f"cannot be written: {e.strerror}", where=folder, fix="choose another output") from e
         raise
 

@@ -30,6 +30,7 @@ ROOT = Path(__file__).parents[2]
 NANO = ROOT / "mlx_gemma" / "nano"
 VOCABULARY, ROW, BATCH, SEED = 3072, 256, 16, 20261121
 CONVERSATIONS, LIBRARY_REPEATS = 240_000, 4
+LANGUAGE_STEPS = 2250  # updates in which requests count as much as answers
 GLOBAL_HEAD_DIM = 64
 S, F = "sliding_attention", "full_attention"
 
@@ -125,20 +126,46 @@ def pack(documents: list[list[int]], length: int, seed: int) -> np.ndarray:
     return packed
 
 
-def loss_of(model: torch.nn.Module, batch: np.ndarray) -> torch.Tensor:
+class Weights:
+    """How much each target counts: padding 0, requests `requests`, the model's turns and library text 1.
+
+    Requests hardly depend on anything before them, so their loss drowns what is wanted: that an answer heeds the version
+    and the numbers it was given (LOG.md has the figures). They count fully at first, for the language in them.
+    """
+
+    def __init__(self, tokenizer: GemmaTokenizer) -> None:
+        self.bos, self.start, self.end = (tokenizer.convert_tokens_to_ids(t) for t in ("<bos>", "<|turn>", "<turn|>"))
+        self.model = tokenizer("model", add_special_tokens=False)["input_ids"][0]
+
+    def __call__(self, rows: np.ndarray, requests: float) -> np.ndarray:
+        """[B, T + 1] ids to [B, T] float32, the weights of rows[:, 1:]."""
+        now, following = rows[:, :-1], rows[:, 1:]
+        answers = (now == self.start) & (following == self.model)
+        library = (now == self.bos) & (following != self.start)
+        marker = (now == self.bos) | (now == self.start) | (now == self.end)
+        at = np.where(marker, np.arange(now.shape[1]), 0)
+        last = np.maximum.accumulate(at, axis=1)
+        counts = np.take_along_axis(answers | library, last, axis=1)
+        return np.where(following == 0, 0.0, np.where(counts, 1.0, requests)).astype(np.float32)
+
+
+def loss_of(model: torch.nn.Module, batch: np.ndarray, weights: np.ndarray) -> torch.Tensor:
+    """Weighted mean cross entropy of batch[:, 1:], float32 scalar."""
     ids = torch.from_numpy(batch.astype(np.int64))
     logits = model(input_ids=ids[:, :-1]).logits
-    return torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), ignore_index=0)
+    losses = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
+    weight = torch.from_numpy(weights).flatten()
+    return (losses * weight).sum() / weight.sum()
 
 
-def perplexity(model: torch.nn.Module, rows: np.ndarray) -> float:
-    """exp of the mean loss over all tokens of whole batches of `rows`."""
-    total, count = 0.0, 0
+def perplexity(model: torch.nn.Module, rows: np.ndarray, weights: Weights) -> float:
+    """exp of the mean loss over the answers (or library text) in whole batches of `rows`."""
+    total, count = 0.0, 0.0
     with torch.no_grad():
         for i in range(0, len(rows) - BATCH + 1, BATCH):
-            n = int((rows[i : i + BATCH, 1:] > 0).sum())
-            total += loss_of(model, rows[i : i + BATCH]).item() * n
-            count += n
+            weight = weights(rows[i : i + BATCH], 0.0)
+            total += loss_of(model, rows[i : i + BATCH], weight).item() * float(weight.sum())
+            count += float(weight.sum())
     return math.exp(total / count)
 
 
@@ -159,7 +186,7 @@ def optimisers(model: torch.nn.Module) -> list[tuple[torch.optim.Optimizer, floa
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--steps", type=int, default=4000, help="updates of 16 x 256 tokens")
+    parser.add_argument("--steps", type=int, default=5000, help="updates of 16 x 256 tokens")
     parser.add_argument("--work", type=Path, default=ROOT / ".cache" / "nano", help="corpus and training state")
     parser.add_argument("--out", type=Path, default=NANO, help="where the finished checkpoint goes")
     parser.add_argument("--threads", type=int, default=2)
@@ -178,7 +205,8 @@ def main() -> None:
         np.save(args.work / "rows.npy", pack(talks + library * LIBRARY_REPEATS, ROW, SEED + 2))
     rows = np.load(args.work / "rows.npy")
     talks, library = encode(tokenizer, held_out=True, count=600, seed=SEED + 3)
-    held_out = {"conversations": pack(talks, ROW, 0), "standard library": pack(library, ROW, 0)}
+    weights = Weights(tokenizer)
+    held_out = {"answers": pack(talks, ROW, 0), "standard library": pack(library, ROW, 0)}
     print(f"{len(rows):,} rows of {ROW} tokens, {(rows > 0).mean():.1%} full", flush=True)
 
     model = Gemma4ForConditionalGeneration(config(tokenizer))
@@ -197,7 +225,8 @@ def main() -> None:
     while step < args.steps:
         epoch, at = divmod(step * BATCH, len(rows) - BATCH + 1)
         order = np.random.default_rng(SEED + epoch).permutation(len(rows))
-        loss = loss_of(compiled, rows[order[at : at + BATCH]])
+        batch = rows[order[at : at + BATCH]]
+        loss = loss_of(compiled, batch, weights(batch, 1.0 if step < LANGUAGE_STEPS else 0.05))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for o, peak in optims:
@@ -214,12 +243,12 @@ def main() -> None:
             saved = {"model": model.state_dict(), "optimisers": [o.state_dict() for o, _ in optims], "step": step}
             torch.save(saved, state.with_suffix(".part"))
             state.with_suffix(".part").replace(state)
-            print({k: round(perplexity(compiled, v), 3) for k, v in held_out.items()}, flush=True)
+            print({k: round(perplexity(compiled, v, weights), 3) for k, v in held_out.items()}, flush=True)
 
     model = model.to(torch.bfloat16)
     finish(model, tokenizer, args.out)
     model = model.float()
-    figures = {k: round(perplexity(model, v), 3) for k, v in held_out.items()}
+    figures = {k: round(perplexity(model, v, weights), 3) for k, v in held_out.items()}
     record = {"held_out_perplexity": figures, "steps": step, "tokens": step * BATCH * ROW, "seed": SEED}
     (args.out / "pretraining.json").write_text(json.dumps(record, indent=1) + "\n")
     print(record)
@@ -242,6 +271,7 @@ def finish(model: Gemma4ForConditionalGeneration, tokenizer: GemmaTokenizer, out
     saved = json.loads((out / "config.json").read_text())
     saved["vocab_size"] = VOCABULARY
     saved["eos_token_id"] = stop[:2]
+    saved["eoa_token_index"] = saved["eoa_token_id"]
     saved["text_config"]["global_head_dim"] = GLOBAL_HEAD_DIM
     (out / "config.json").write_text(json.dumps(saved, indent=1) + "\n")
 

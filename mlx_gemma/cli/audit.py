@@ -28,10 +28,11 @@ def command(data: str, against: tuple[Path, ...], clean: Path | None) -> None:
 
     from mlx_gemma.data.audit import audit
     from mlx_gemma.data.formats import scan_rows
+    from mlx_gemma.data.policy import FilterPolicy
 
     console = Console(highlight=False)
     with console.status(f"reading {data}"):
-        report = audit(scan_rows(data), against=against)
+        report = audit(scan_rows(data), FilterPolicy(malformed="reject"), against)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("check")
     table.add_column("rows", justify="right")

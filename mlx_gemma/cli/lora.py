@@ -23,6 +23,7 @@ def command(recipe: Path | None, overrides: tuple[str, ...], dry_run: bool, keys
     mlx-gemma lora recipes/nano.yaml --set train.steps=20 --dry-run
     """
     from rich.console import Console
+    from rich.text import Text
 
     from mlx_gemma.recipe import known_keys, read_recipe
 
@@ -30,7 +31,7 @@ def command(recipe: Path | None, overrides: tuple[str, ...], dry_run: bool, keys
     if keys:
         width = max(map(len, known_keys()))
         for key, consequence in known_keys().items():
-            console.print(f"[bold]{key:<{width}}[/]  {consequence}")
+            console.print(Text.assemble((f"{key:<{width}}", "bold"), f"  {consequence}"))
         return
     if recipe is None:
         raise click.UsageError("give a recipe, for example recipes/nano.yaml, or --keys")

@@ -1,8 +1,8 @@
 """Build datasets/python3 and evals/python3.jsonl from the task families: the same bytes from the same seed.
 
-    python -m mlx_gemma.data.build [--seed 0] [--check]        # about 20 s on one core; --check compares, writes nothing
+    python -m mlx_gemma.data.build [--seed 0] [--check]    # about 10 s on one core; --check compares and writes nothing
 
-1. The families are split by topic, about 80 / 10 / 10 %, into train, valid and test: no task is in two splits.
+1. The families of every topic are split, about 80 / 10 / 10 %: no task is in two of train, valid and test.
 2. Train rows use every wording of a family but its last; valid, test and eval prompts are asked in the last only.
 3. A row is taken only if it is less than LIMIT similar to every row taken before it, so that no two clean rows are near
    duplicates for the audit, and if its solution passes its checks under the Python that runs this.
@@ -16,116 +16,24 @@ import hashlib
 import json
 import random
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mlx_gemma.data.card import write_card
-from mlx_gemma.data.duplicates import NearIndex, normalised, row_shingles
-from mlx_gemma.data.families import Family, Task, read_families, run_checks
+from mlx_gemma.data.families import read_families
 from mlx_gemma.data.faults import add_faults
-from mlx_gemma.data.formats import Row
+from mlx_gemma.data.policy import FilterPolicy
+from mlx_gemma.data.samples import LIMIT, Chooser, fenced, split_families
 from mlx_gemma.data.write import write_jsonl
 from mlx_gemma.errors import DataError
 from mlx_gemma.run import write_json
 
 ROOT = Path(__file__).parents[2]
 FAMILIES = ROOT / "datasets" / "python3" / "families"
-SHARE = 0.11  # of each topic's families, for valid and for test
 TRAIN, VALID, TEST, EVALS = 5000, 300, 300, 60  # rows wanted; where the families yield fewer, fewer are taken
-LIMIT = 0.84  # the largest similarity two clean rows may have; the audit's threshold is FilterPolicy.near_duplicates
-LICENSE = "Apache-2.0"
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A task in one of its wordings: what one row is made of."""
-
-    task: Task
-    wording: int
-
-    @property
-    def prompt(self) -> str:
-        return self.task.ask[self.wording]
-
-    @property
-    def tests(self) -> dict[str, Any]:
-        return {"check": list(self.task.check), "prints": self.task.prints, "stdin": self.task.stdin}
-
-    def record(self, answer: str | None = None) -> dict[str, Any]:
-        """The data row; `answer` in place of the fenced solution."""
-        return {
-            "messages": [
-                {"role": "user", "content": self.prompt},
-                {"role": "assistant", "content": answer or fenced(self.task.python3)},
-            ],
-            "family": self.task.family,
-            "topic": self.task.topic,
-            "tests": self.tests,
-            "license": LICENSE,
-        }
-
-    def row(self) -> Row:
-        return Row(self.record()["messages"], self.task.family)
-
-
-def fenced(code: str) -> str:
-    return f"```python\n{code}\n```"
-
-
-def split_families(families: list[Family], seed: int) -> dict[str, list[Family]]:
-    """Families by split, every topic in its share: {"train", "valid", "test"}."""
-    splits: dict[str, list[Family]] = {"train": [], "valid": [], "test": []}
-    for topic in sorted({f.topic for f in families}):
-        members = sorted((f for f in families if f.topic == topic), key=lambda f: f.name)
-        random.Random(f"{seed}:{topic}").shuffle(members)
-        n = max(1, round(SHARE * len(members)))
-        splits["valid"] += members[:n]
-        splits["test"] += members[n : 2 * n]
-        splits["train"] += members[2 * n :]
-    return splits
-
-
-class Chooser:
-    """Takes samples family by family in turn, each unlike all that were taken before."""
-
-    def __init__(self, seed: int) -> None:
-        self.seed, self.taken, self.prompts = seed, NearIndex(LIMIT), set[str]()
-
-    def forget_answers(self) -> None:
-        """From here on, likeness to earlier samples is no obstacle; their prompts still are."""
-        self.taken = NearIndex(LIMIT)
-
-    def choose(self, families: list[Family], count: int, *, last_wording: bool) -> list[Sample]:
-        """Up to `count` samples, equally many of every family as far as they go."""
-        queues = [self._fresh(f, last_wording) for f in families]
-        chosen: list[Sample] = []
-        while queues and len(chosen) < count:
-            found = [(q, next(q, None)) for q in queues[: count - len(chosen)]]
-            done = {id(q) for q, sample in found if sample is None}
-            chosen += [sample for _, sample in found if sample is not None]
-            queues = [q for q in queues if id(q) not in done]
-        for sample in chosen:
-            run_checks(sample.task.python3, sample.task)
-        return chosen
-
-    def _fresh(self, family: Family, last_wording: bool) -> Iterator[Sample]:
-        last = len(family.fields["ask"]) - 1
-        wordings = [last] if last_wording else list(range(last))
-        order = [(i, w) for i in range(family.combinations) for w in wordings]
-        random.Random(f"{self.seed}:{family.name}").shuffle(order)
-        for index, wording in order:
-            sample = Sample(family.task(index), wording)
-            shingles = row_shingles(sample.row())
-            if normalised(sample.prompt) not in self.prompts and self.taken.find(shingles) is None:
-                self.prompts.add(normalised(sample.prompt))
-                self.taken.add(family.name, shingles)
-                yield sample
 
 
 def build(out: Path, evals: Path, families: Path = FAMILIES, seed: int = 0) -> dict[str, str]:
-    """Write the data set into `out` and the suite to `evals`; about 20 s, 200 MB.
+    """Write the data set into `out` and the suite to `evals`; about 10 s, 150 MB.
 
     Returns:
         The sha256 of every file written, by its name; also in `out`/digests.json.
@@ -148,7 +56,9 @@ def build(out: Path, evals: Path, families: Path = FAMILIES, seed: int = 0) -> d
         for n, s in enumerate(sorted(suite, key=lambda s: (s.task.topic, s.task.family, s.prompt)), 1)
     ]
     leaks = {s.prompt: fenced(s.task.python3) for s in suite}
-    raw, labels = add_faults(train, [(item, leaks[str(item["prompt"])]) for item in items], random.Random(f"{seed}:raw"))
+    raw, labels = add_faults(
+        train, [(item, leaks[str(item["prompt"])]) for item in items], random.Random(f"{seed}:raw")
+    )
 
     write_jsonl(evals, items)
     files = {"train": train, "valid": valid, "test": test}
@@ -159,7 +69,9 @@ def build(out: Path, evals: Path, families: Path = FAMILIES, seed: int = 0) -> d
     paths = [*(out / f"{n}.jsonl" for n in ("train", "valid", "test", "raw", "raw.labels")), evals]
     digests = {p.name if p != evals else f"evals/{p.name}": _sha256(p) for p in paths}
     write_json(out / "digests.json", {"seed": seed, "sha256": digests})
-    write_card(out / "README.md", {n: len(s) for n, s in files.items()}, splits, raw, labels, digests, seed)
+    rows = {name: len(samples) for name, samples in files.items()}
+    facts = {"seed": seed, "limit": LIMIT, "threshold": FilterPolicy().near_duplicates}
+    write_card(out / "README.md", rows, splits, labels, len(raw), digests, **facts)
     return digests
 
 

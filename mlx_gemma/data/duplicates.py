@@ -11,13 +11,14 @@ import re
 import unicodedata
 import zlib
 from dataclasses import dataclass
+from functools import cache, lru_cache
 from typing import Any
 
 from mlx_gemma.data.formats import Row
 
 PERMUTATIONS = 128
 SHINGLE = 3  # characters: a slip of the finger then touches three or four shingles of some hundred
-MARGIN = 0.15  # LSH misses pairs at its own threshold; asked this much lower it does not miss those that count
+MISSED = 1e-4  # share of pairs at the threshold that LSH may miss; its own default misses half of them
 
 COMMENT = re.compile(r"(^|\s)#\s.*$", re.MULTILINE)
 PUNCTUATION = re.compile(r"[^\w\s()\[\]{}<>=+*/%-]")
@@ -81,7 +82,7 @@ class NearIndex:
         from datasketch import MinHashLSH
 
         self.threshold = threshold
-        self._lsh: Any = MinHashLSH(threshold=max(0.1, threshold - MARGIN), num_perm=PERMUTATIONS)
+        self._lsh: Any = MinHashLSH(num_perm=PERMUTATIONS, params=_bands(threshold))
         self._sets: list[tuple[str, Shingles]] = []
 
     def find(self, shingles: Shingles) -> Match | None:
@@ -99,10 +100,23 @@ class NearIndex:
         self._sets.append((where, shingles))
 
 
-def _minhash(shingles: Shingles) -> Any:
+def _bands(threshold: float) -> tuple[int, int]:
+    """(bands, rows) of LSH: the longest bands, for the fewest vain comparisons, that miss at most MISSED."""
+    fit = [r for r in range(2, 17) if (1 - threshold**r) ** (PERMUTATIONS // r) <= MISSED]
+    rows = max(fit, default=1)
+    return PERMUTATIONS // rows, rows
+
+
+@cache
+def _empty() -> Any:
     from datasketch import MinHash
 
     # crc32 in place of sha1: a fifth of the time, the same on every machine, and the exact check follows anyway.
-    sketch = MinHash(num_perm=PERMUTATIONS, hashfunc=zlib.crc32)
+    return MinHash(num_perm=PERMUTATIONS, hashfunc=zlib.crc32)
+
+
+@lru_cache(maxsize=1)  # a set is looked up, then added
+def _minhash(shingles: Shingles) -> Any:
+    sketch = _empty().copy()  # a copy shares the permutations, whose drawing would take longer than all the rest
     sketch.update_batch([s.encode("utf-8", "surrogatepass") for s in shingles])
     return sketch

@@ -16,13 +16,12 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mlx_gemma.data.checks import CheckFailed
 from mlx_gemma.data.families import run_checks
-
-if TYPE_CHECKING:
-    from mlx_gemma.data.build import Sample
+from mlx_gemma.data.samples import Sample, fenced
+from mlx_gemma.errors import DataError
 
 PYTHON2, BROKEN, TRUNCATED = 480, 120, 120  # in place of train rows
 EXACT, NEAR = 420, 500  # besides them
@@ -32,7 +31,9 @@ Record = dict[str, Any]
 Label = dict[str, Any]
 
 
-def add_faults(train: list[Sample], leaks: list[tuple[Record, str]], rng: random.Random) -> tuple[list[Record], list[Label]]:
+def add_faults(
+    train: list[Sample], leaks: list[tuple[Record, str]], rng: random.Random
+) -> tuple[list[Record], list[Label]]:
     """Rows in shuffled order, and the labels of the faulty ones: {"row": line from 1, "label", "how"?, "of"?}.
 
     Args:
@@ -52,9 +53,9 @@ def add_faults(train: list[Sample], leaks: list[tuple[Record, str]], rng: random
     rest = rest[BROKEN + TRUNCATED :]
     copies = [(_exact_copy, "exact_duplicate", i) for i in rest[:EXACT]]
     copies += [(_near_copy, "near_duplicate", i) for i in rest[EXACT : EXACT + NEAR]]
-    for copy, label, i in copies:
+    for copy, name, i in copies:
         record, how = copy(train[i].record(), rng)
-        rows.append((record, {"label": label, "how": how, "of": i}))
+        rows.append((record, {"label": name, "how": how, "of": i}))
     for n, (item, answer) in enumerate(leaks):
         prompt = slip(item["prompt"], rng) if n % 3 == 2 else item["prompt"]
         record = train[0].record(answer) | {k: item[k] for k in ("family", "topic", "tests")}
@@ -82,18 +83,21 @@ def _answer(record: Record, content: str) -> Record:
 
 
 def _python2(sample: Sample) -> tuple[Record, Label]:
-    source = sample.task.python2
-    assert source is not None
-    try:
-        compile(source, "<python2>", "exec")
-        run_checks(source, sample.task)
-        how = "value"  # not reached: families.verify refuses such a family
-    except SyntaxError:
-        how = "syntax"
-    except CheckFailed as e:
-        how = "value" if str(e).startswith(("not true", "printed")) else "error"
+    source = sample.task.python2 or ""
+    how = _failure(source, sample)
     label = {"label": "python2_value"} if how == "value" else {"label": "python2", "how": how}
-    return sample.record(f"```python\n{source}\n```"), label
+    return sample.record(fenced(source)), label
+
+
+def _failure(source: str, sample: Sample) -> str:
+    """How a Python 2 program fails in Python 3: `syntax`, `error` (when run), or `value` (a check is not true)."""
+    if not _compiles(source):
+        return "syntax"
+    try:
+        run_checks(source, sample.task)
+    except CheckFailed as e:
+        return "value" if str(e).startswith(("not true", "printed")) else "error"
+    raise DataError("the Python 2 program passes in Python 3", where=sample.task.family, fix="take `python2` out")
 
 
 def _broken(sample: Sample, rng: random.Random) -> tuple[Record, Label]:
@@ -101,11 +105,16 @@ def _broken(sample: Sample, rng: random.Random) -> tuple[Record, Label]:
     ways = {"bracket": r"[()\[\]{}]", "colon": r":$", "indent": r"^ {4}(?=\S)"}
     how = rng.choice(list(ways))
     code = _code(record)
-    places = [m for m in re.finditer(ways[how], code, re.MULTILINE) if not _compiles(code[: m.start()] + code[m.end() :])]
+    places = [
+        m for m in re.finditer(ways[how], code, re.MULTILINE) if not _compiles(code[: m.start()] + code[m.end() :])
+    ]
     if not places:
         return _broken(sample, rng)
     place = rng.choice(places)
-    return _answer(record, f"```python\n{code[: place.start()]}{code[place.end() :]}\n```"), {"label": "broken", "how": how}
+    return _answer(record, fenced(code[: place.start()] + code[place.end() :])), {
+        "label": "broken",
+        "how": how,
+    }
 
 
 def _truncated(sample: Sample, rng: random.Random) -> tuple[Record, Label]:
@@ -113,7 +122,7 @@ def _truncated(sample: Sample, rng: random.Random) -> tuple[Record, Label]:
     code = _code(record)
     cut = code[: rng.randrange(len(code) // 4, len(code) - 1)].rstrip()
     if rng.random() < 0.3 and not _compiles(cut):
-        return _answer(record, f"```python\n{cut}\n```"), {"label": "truncated", "how": "closed fence"}
+        return _answer(record, fenced(cut)), {"label": "truncated", "how": "closed fence"}
     return _answer(record, f"```python\n{cut}"), {"label": "truncated", "how": "open fence"}
 
 
@@ -145,12 +154,12 @@ def _near_copy(record: Record, rng: random.Random) -> tuple[Record, str]:
     indent = " " * (len(lines[at]) - len(lines[at].lstrip()))
     lines.insert(at, "" if how == "blank line" else indent + rng.choice(COMMENTS))
     record["messages"][0]["content"] = _style(prompt, rng)  # a blank line alone would leave an exact duplicate
-    return _answer(record, "```python\n" + "\n".join(lines) + "\n```"), how
+    return _answer(record, fenced("\n".join(lines))), how
 
 
 def slip(prompt: str, rng: random.Random) -> str:
-    """The prompt with one slip of the finger in one of its longer words: two letters swapped, one left out or doubled."""
-    words = [m for m in re.finditer(r"(?<![\w(])[A-Za-z]{5,}(?![\w(])", prompt)]
+    """The prompt with a slip of the finger in one longer word: two letters swapped, one left out or doubled."""
+    words = list(re.finditer(r"(?<![\w(])[A-Za-z]{5,}(?![\w(])", prompt))
     if not words:
         return _style(prompt, rng)
     word = rng.choice(words)

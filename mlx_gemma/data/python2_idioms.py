@@ -30,18 +30,19 @@ class _Idioms:
     """One function (or the module's top level), with what its variables were assigned."""
 
     def __init__(self, scope: ast.AST, own_methods: set[str], own_names: set[str]) -> None:
-        self.scope, self.views, self.iterators = scope, VIEWS - own_methods, ITERATORS - own_names
+        self.views, self.iterators = VIEWS - own_methods, ITERATORS - own_names
+        self.nodes = list(inside(scope))
         self.values: dict[str, list[ast.expr | None]] = {}
-        for node in inside(scope):
+        for node in self.nodes:
             if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
                 self.values.setdefault(node.targets[0].id, []).append(node.value)
-        stored = [n.id for n in inside(scope) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
-        stored += [n.arg for n in inside(scope) if isinstance(n, ast.arg)]
+        stored = [n.id for n in self.nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
+        stored += [n.arg for n in self.nodes if isinstance(n, ast.arg)]
         for name, known in self.values.items():  # None: bound in another way too, to who knows what
             known.extend([None] * (stored.count(name) - len(known)))
 
     def findings(self) -> Iterator[Finding]:
-        for node in inside(self.scope):
+        for node in self.nodes:
             if isinstance(node, ast.Call):
                 yield from self._call(node)
             elif isinstance(node, ast.Subscript):

@@ -32,14 +32,15 @@ def inside(scope: ast.AST) -> Iterator[ast.AST]:
 def bound_names(scope: ast.AST) -> Scope:
     """The names a scope binds; `import a.b` binds a."""
     names: Scope = {}
-    for node in inside(scope):
+    nodes = list(inside(scope))
+    for node in nodes:
         if isinstance(node, ast.Import):
             names.update({(a.asname or a.name.split(".")[0]): a.name for a in node.names})
         elif isinstance(node, ast.ImportFrom):
             names.update({(a.asname or a.name): f"{node.module}.{a.name}" for a in node.names})
         elif isinstance(node, ast.Global | ast.Nonlocal):
             names.update(dict.fromkeys(node.names, OWN))
-    for node in inside(scope):
+    for node in nodes:
         if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
             names[node.id] = OWN
         elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):

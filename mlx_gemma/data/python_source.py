@@ -50,9 +50,11 @@ def classify(answer: str) -> Verdict:
 
 def _classify_block(block: CodeBlock) -> Verdict:
     verdict = classify_source(block.source)
-    if not block.closed and verdict.kind != "python2":
-        last = block.first_line + block.source.count("\n")
-        return Verdict("truncated", (Finding(last, 1, "open fence", "the code block is never closed"),))
+    last = block.source.count("\n") + 1
+    if not block.closed and not (verdict.kind == "python2" and any(f.line < last for f in verdict.findings)):
+        # Half a line is no evidence: `print(x)` cut short is a print statement.
+        finding = Finding(block.first_line + last - 1, 1, "open fence", "the code block is never closed")
+        return Verdict("truncated", (finding,))
     shift = block.first_line - 1
     moved = (Finding(f.line + shift, f.column, f.name, f.message) for f in verdict.findings)
     return Verdict(verdict.kind, tuple(moved))
@@ -82,7 +84,10 @@ def _parse(source: str) -> ast.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of invalid escapes, in Python 3.12 and later
         # Python 3.14 would take `except X, e:` for `except (X, e):`; the version named here does not.
-        return ast.parse(source.removeprefix("\ufeff"), feature_version=(3, 13))
+        tree = ast.parse(source.removeprefix("\ufeff"), feature_version=(3, 13))
+        # What the grammar lets through, a `return` outside a function for one. Notebooks may await at top level.
+        compile(tree, "<answer>", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
+        return tree
 
 
 def _ends_early(source: str, error: SyntaxError) -> bool:

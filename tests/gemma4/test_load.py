@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import our_logits, random_tokens, reference_model
-from safetensors.torch import load_file, save_file
+from logits import our_logits, reference_model
+from tiny_gemma4 import add_dead_kv, edit_config, edit_weights, random_tokens
 
 from mlx_gemma.errors import ModelError
 from mlx_gemma.gemma4.checkpoint import find
@@ -71,28 +70,6 @@ def test_sharded(models: Models) -> None:
 
 
 # Damages, each with a word that the one line must hold.
-
-
-def add_dead_kv(folder: Path) -> None:
-    def add(weights: dict[str, torch.Tensor]) -> None:
-        for layer in (3, 4, 5, 6):
-            width = 32 if layer == 6 else 16
-            stem = f"model.language_model.layers.{layer}.self_attn"
-            weights |= {f"{stem}.{p}_proj.weight": torch.randn(width, 64) for p in "kv"}
-            weights[f"{stem}.k_norm.weight"] = torch.ones(width)
-
-    edit_weights(folder, add)
-
-
-def edit_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -> None:
-    weights = load_file(folder / "model.safetensors")
-    change(weights)
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-
-
-def edit_config(folder: Path, **values: Any) -> None:
-    path = folder / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
 def cut(path: Path, keep: float) -> None:

@@ -10,9 +10,10 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 import pytest
-from conftest import LINEARS, our_logits, random_adapter, random_tokens
+from logits import our_logits
 from mlx.utils import tree_flatten
 from mlx_lm.tuner.utils import load_adapters
+from tiny_gemma4 import LINEARS, random_adapter, random_tokens
 
 from mlx_gemma.errors import ModelError, RecipeError
 from mlx_gemma.gemma4 import lora
