@@ -12,13 +12,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from mlx_gemma import platform
-
 __version__ = "0.1.0"
 __all__ = ["generate", "load", "trace", "train"]
-
-# Before anything imports mlx.core: see platform.load_blas.
-platform.load_blas()
 
 _HOME = {
     "load": "mlx_gemma.gemma4.load",

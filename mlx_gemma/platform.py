@@ -53,6 +53,7 @@ def _torch_library() -> list[str]:
 
 def backend() -> str:
     """`metal`, `cuda` or `cpu`: where mx.default_device() computes."""
+    load_blas()
     import mlx.core as mx
 
     if mx.default_device() == mx.Device(mx.cpu):
@@ -62,6 +63,7 @@ def backend() -> str:
 
 def compute_dtype() -> mx.Dtype | None:
     """float32 on a CPU, where bfloat16 products have no fast path (1.5 GFLOP/s); None: the checkpoint's own."""
+    load_blas()
     import mlx.core as mx
 
     return mx.float32 if backend() == "cpu" else None
@@ -86,6 +88,7 @@ def chip() -> str:
 
 def memory_bytes() -> int:
     """Memory that this process may count on: of the machine, or of its GPU under CUDA."""
+    load_blas()
     import mlx.core as mx
 
     if backend() != "cpu":
@@ -98,6 +101,7 @@ def memory_bytes() -> int:
 
 def peak_memory_bytes() -> int:
     """The most memory MLX's arrays have taken since the start or the last reset; on the CPU backend too."""
+    load_blas()
     import mlx.core as mx
 
     return int(mx.get_peak_memory())
@@ -128,6 +132,7 @@ def matmul_gflops(size: int = 1024) -> float:
     """Measured speed of a float32 matrix product on the default device, in GFLOP/s; 0.1 s, or 3 s with no good BLAS."""
     import time
 
+    load_blas()
     import mlx.core as mx
 
     a = mx.random.normal((size, size))

@@ -129,8 +129,8 @@ def pack(documents: list[list[int]], length: int, seed: int) -> np.ndarray:
 class Weights:
     """How much each target counts: padding 0, requests `requests`, the model's turns and library text 1.
 
-    Requests hardly depend on anything before them, so their loss drowns what is wanted: that an answer heeds the version
-    and the numbers it was given (LOG.md has the figures). They count fully at first, for the language in them.
+    Requests hardly depend on anything before them, so their loss drowns what is wanted: that an answer heeds the
+    version and the numbers it was given (LOG.md has the figures). They count fully at first, for the language in them.
     """
 
     def __init__(self, tokenizer: GemmaTokenizer) -> None:

@@ -21,7 +21,7 @@ CODE_LINE = re.compile(
       | import\s+\w[\w.]*(\s+as\s+\w+)?(\s*,\s*\w[\w.]*)*\s*$ | from\s+[\w.]+\s+import\s+[\w*(]
       | for\s+[\w\s,()]+\s+in\s+.+:\s*$ | (print|raise)\s*["'(%] | print\s+\w[\w.\[\]]*\s*$
       | return\s+[\w"'(\[{-].*[^.]$
-      | [A-Za-z_][\w.\[\]"']*\s*(=|\+=|-=)\s*[^\s=] | \w[\w.]*\([^)]*\)\s*$ | >>>\s
+      | [A-Za-z_][\w.\[\]"']*\s*(=|\+=|-=)\s*[^\s=] | \w[\w.]*\([^)]*\)\s*$
     )""",
     re.VERBOSE,
 )
@@ -60,6 +60,8 @@ def code_blocks(text: str) -> list[CodeBlock]:
 
 def _bare(lines: list[str]) -> list[CodeBlock]:
     """Code without a fence: from the first line of code to the last, or to a paragraph of prose."""
+    if any(line.lstrip().startswith(">>> ") for line in lines):
+        return [_block(lines, 1, True)]
     code = [i for i, line in enumerate(lines) if _is_code(line)]
     if not code:
         return []
@@ -74,7 +76,7 @@ def _is_code(line: str) -> bool:
 
 
 def _looks_like_code(lines: list[str]) -> bool:
-    return any(_is_code(line) for line in lines)
+    return any(_is_code(line) or line.lstrip().startswith(">>> ") for line in lines)
 
 
 def _block(lines: list[str], first_line: int, closed: bool) -> CodeBlock:

@@ -8,6 +8,7 @@ Python 2 had.
 from __future__ import annotations
 
 import ast
+import codeop
 import warnings
 from dataclasses import dataclass
 from typing import Literal
@@ -62,38 +63,55 @@ def _classify_block(block: CodeBlock) -> Verdict:
 
 def classify_source(source: str) -> Verdict:
     """The verdict on a whole source text; `none` where it holds no statement."""
+    source = source.removeprefix("\ufeff")
     try:
-        tree = _parse(source)
-    except SyntaxError as e:
-        if found := grammar_findings(source):
-            return Verdict("python2", tuple(found))
-        line = min(e.lineno or 1, source.count("\n") + 1)
-        finding = Finding(line, e.offset or 1, "syntax error", e.msg)
-        if isinstance(e, TabError) and parses_as_python2(source):
-            return Verdict("python2", (Finding(line, e.offset or 1, "tabs among spaces", "indent by one of them"),))
-        return Verdict("truncated" if _ends_early(source, e) else "broken", (finding,))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of invalid escapes, in Python 3.12 and later
+            try:
+                return _parsed(source)
+            except SyntaxError as e:
+                return _refused(source, e)
     except (ValueError, RecursionError, MemoryError) as e:
         return Verdict("broken", (Finding(1, 1, "not parsed", str(e) or "nested too deeply"),))
+
+
+def _parsed(source: str) -> Verdict:
+    # Python 3.14 would take `except X, e:` for `except (X, e):`; the version named here does not.
+    tree = ast.parse(source, feature_version=(3, 13))
     if not tree.body:
         return Verdict("none")
+    try:
+        # What the grammar lets through, a `return` outside a function for one. Notebooks may await at top level.
+        compile(tree, "<answer>", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
+    except SyntaxError as e:
+        return Verdict("broken", (_error_finding(e),))
     findings = tuple(name_findings(tree))
     return Verdict("python2" if findings else "python3", findings)
 
 
-def _parse(source: str) -> ast.Module:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of invalid escapes, in Python 3.12 and later
-        # Python 3.14 would take `except X, e:` for `except (X, e):`; the version named here does not.
-        tree = ast.parse(source.removeprefix("\ufeff"), feature_version=(3, 13))
-        # What the grammar lets through, a `return` outside a function for one. Notebooks may await at top level.
-        compile(tree, "<answer>", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
-        return tree
+def _refused(source: str, error: SyntaxError) -> Verdict:
+    if found := grammar_findings(source):
+        return Verdict("python2", tuple(found))
+    finding = _error_finding(error)
+    if isinstance(error, TabError) and parses_as_python2(source):
+        return Verdict(
+            "python2", (Finding(finding.line, finding.column, "tabs among spaces", "indent by one of them"),)
+        )
+    return Verdict("truncated" if _ends_early(source, error) else "broken", (finding,))
+
+
+def _error_finding(error: SyntaxError) -> Finding:
+    return Finding(error.lineno or 1, error.offset or 1, "syntax error", error.msg)
 
 
 def _ends_early(source: str, error: SyntaxError) -> bool:
-    """Whether the source stops in the middle: the error is at its end, or something opened is never closed."""
-    last = len(source.rstrip().splitlines())
-    unclosed = ("was never closed", "unterminated triple-quoted", "expected an indented block", "unexpected EOF")
-    if any(words in error.msg for words in unclosed):
-        return (error.end_lineno or error.lineno or 0) >= last or "never closed" in error.msg
-    return (error.lineno or 0) >= last and "indent" not in error.msg and "unmatched" not in error.msg
+    """Whether source that does not parse could go on to something that does: it stops in a block, bracket or line."""
+    lines = source.rstrip().split("\n")
+    in_last_line = (error.lineno or 0) >= len(lines) and not isinstance(error, IndentationError)
+    at_its_end = max(error.offset or 0, error.end_offset or 0) > len(lines[-1]) or "unterminated string" in error.msg
+    if in_last_line and at_its_end:
+        return True
+    try:
+        return codeop.compile_command(source, "<answer>", "exec") is None
+    except (SyntaxError, ValueError, OverflowError):
+        return False

@@ -60,13 +60,13 @@ def _hub_files(spec: str, split: str) -> list[tuple[Path, str]]:
     repo, revision, file = parts["repo"], parts["revision"], parts["file"]
 
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import EntryNotFoundError, HFValidationError, RepositoryNotFoundError
+    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
     patterns = [file] if file else [p for name in _patterns(split) for p in (name, f"data/{name}")]
     try:
         # One call that also answers from the cache when there is no network.
         root = Path(snapshot_download(repo, repo_type="dataset", revision=revision, allow_patterns=patterns))
-    except (RepositoryNotFoundError, EntryNotFoundError, HFValidationError) as e:
+    except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as e:
         raise DataError(
             "the hub has no such data set, or not for you", where=spec, fix="check the name, or log in"
         ) from e

@@ -40,9 +40,8 @@ class Sampling:
 
     def choose(self, logits: mx.array, key: mx.array) -> mx.array:
         """The next token, int32 scalar, from float32 logits [V]."""
-        if self.greedy:
-            return mx.argmax(logits)
-        chosen: mx.array = mx.random.categorical(self.distribution(logits), key=key)
+        chosen: mx.array
+        chosen = mx.argmax(logits) if self.greedy else mx.random.categorical(self.distribution(logits), key=key)
         return chosen
 
     def distribution(self, logits: mx.array) -> mx.array:

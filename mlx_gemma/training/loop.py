@@ -9,8 +9,10 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 
@@ -66,7 +68,8 @@ def train(
         run.write_text(folder / "recipe.yaml", recipe_text(resolved))
         run.write_json(folder / "audit.json", ready.report.as_json())
         history = []
-        with (folder / "metrics.jsonl").open("w", encoding="utf8") as metrics:
+        checkpointing = _checkpointing(ready.gemma.text, recipe.train.checkpointing)
+        with (folder / "metrics.jsonl").open("w", encoding="utf8") as metrics, checkpointing:
             for progress in _updates(ready, resolved):
                 metrics.write(json.dumps(asdict(progress)) + "\n")
                 metrics.flush()
@@ -94,8 +97,6 @@ def _updates(ready: Prepared, resolved: Resolved) -> Iterator[Progress]:
     steps = steps_of(resolved, len(ready.train.examples))
     stream = batches.endless(ready.train.examples, t.batch, t.accumulate, t.seed)
     update = Updater(model, text, t, lambda row: ready.train.where[row])
-    if t.checkpointing:
-        _checkpoint_layers(text)
     mx.reset_peak_memory()
     seconds = 0.0
     for step in range(steps):
@@ -122,14 +123,19 @@ def _updates(ready: Prepared, resolved: Resolved) -> Iterator[Progress]:
         )
 
 
-def _checkpoint_layers(text: object) -> None:
+@contextmanager
+def _checkpointing(text: Any, wanted: bool) -> Iterator[None]:
+    """mlx-lm's gradient checkpointing for the time of a run: it patches the layers' class, so it is undone after."""
     from mlx_lm.tuner.trainer import grad_checkpoint
 
-    # It patches the layers' class, so once is enough and twice would nest the recomputation.
-    layer = text.layers[0]  # type: ignore[attr-defined]
-    if not getattr(type(layer), "_mlx_gemma_checkpointed", False):
-        grad_checkpoint(layer)
-        type(layer)._mlx_gemma_checkpointed = True
+    kind = type(text.layers[0])
+    plain = kind.__call__
+    if wanted:
+        grad_checkpoint(text.layers[0])
+    try:
+        yield
+    finally:
+        kind.__call__ = plain
 
 
 def mean_loss(ready: Prepared, split: Split, batch: int) -> float:

@@ -63,7 +63,9 @@ def recipe(tmp_path: Path, rows: Path) -> Path:
 def test_help_is_quick_and_imports_no_mlx() -> None:
     started = time.perf_counter()
     code = "import sys; sys.argv = ['mlx-gemma', '--help']\nfrom mlx_gemma.cli import main\n"
-    code += "try: main()\nexcept SystemExit: pass\nprint([m for m in sys.modules if m.split('.')[0] in ('mlx', 'numpy')])"
+    code += (
+        "try: main()\nexcept SystemExit: pass\nprint([m for m in sys.modules if m.split('.')[0] in ('mlx', 'numpy')])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
     assert all(name in done.stdout for name in COMMANDS)
@@ -185,7 +187,11 @@ def test_bad_input_is_one_line_and_status_2(
     bad = tmp_path / "bad.jsonl"
     bad.write_text("{not json\n")
     folders = {}
-    for name, text in (("other", '{"model_type": "llama"}'), ("broken", "{"), ("empty", (NANO / "config.json").read_text())):
+    for name, text in (
+        ("other", '{"model_type": "llama"}'),
+        ("broken", "{"),
+        ("empty", (NANO / "config.json").read_text()),
+    ):
         folders[name] = tmp_path / name
         folders[name].mkdir()
         (folders[name] / "config.json").write_text(text)

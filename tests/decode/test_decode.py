@@ -70,7 +70,13 @@ def test_the_distribution_that_is_sampled() -> None:
     logits = mx.array([0.0, 3.0, 1.0, 2.0, -1.0])
     p = np.array(mx.softmax(logits / 0.5))
     assert np.array(mx.softmax(Sampling(0.5).distribution(logits))) == pytest.approx(p)
-    assert np.isfinite(np.array(Sampling(1.0, top_k=2).distribution(logits))).tolist() == [False, True, False, True, False]
+    assert np.isfinite(np.array(Sampling(1.0, top_k=2).distribution(logits))).tolist() == [
+        False,
+        True,
+        False,
+        True,
+        False,
+    ]
     # softmax of the sorted logits: .64 .24 .09 ...: two reach 0.7, one is enough for 0.5
     assert np.isfinite(np.array(Sampling(1.0, top_p=0.7).distribution(logits))).sum() == 2
     assert np.isfinite(np.array(Sampling(1.0, top_p=0.5).distribution(logits))).sum() == 1
@@ -78,7 +84,9 @@ def test_the_distribution_that_is_sampled() -> None:
     assert abs(drawn.count(1) / 400 - np.array(mx.softmax(logits))[1]) < 0.08
 
 
-@pytest.mark.parametrize("values", [{"temperature": -1}, {"temperature": 11}, {"top_p": 0}, {"top_p": 1.1}, {"top_k": -1}])
+@pytest.mark.parametrize(
+    "values", [{"temperature": -1}, {"temperature": 11}, {"top_p": 0}, {"top_p": 1.1}, {"top_k": -1}]
+)
 def test_sampling_out_of_range(values: dict[str, float]) -> None:
     with pytest.raises(UserError, match="out of range"):
         Sampling(**values)  # type: ignore[arg-type]
@@ -86,7 +94,13 @@ def test_sampling_out_of_range(values: dict[str, float]) -> None:
 
 @pytest.mark.parametrize(
     ("prompt", "says"),
-    [("", "empty"), (" \n ", "empty"), ("a <turn|> b", "control token"), ("<bos>", "control token"), ("word " * 3000, "context")],
+    [
+        ("", "empty"),
+        (" \n ", "empty"),
+        ("a <turn|> b", "control token"),
+        ("<bos>", "control token"),
+        ("word " * 3000, "context"),
+    ],
 )
 def test_prompts_that_are_refused(nano: Gemma, prompt: str, says: str) -> None:
     with pytest.raises(UserError, match=says):

@@ -73,7 +73,7 @@ def test_round_trip_is_exact(models: Models, tmp_path: Path, name: str) -> None:
     base = models(name)
     gemma = random_adapter(base, tmp_path / "run")
     wanted = our_logits(gemma, TOKENS)
-    assert np.abs(wanted - our_logits(load(str(base)), TOKENS)).max() > 0.5
+    assert np.abs(wanted - our_logits(load(str(base)), TOKENS)).max() > 0.1
     assert (our_logits(load(str(base), adapter=tmp_path / "run"), TOKENS) == wanted).all()
     assert (our_logits(load(str(tmp_path / "run")), TOKENS) == wanted).all()
     theirs: Any = load_adapters(load_model(gemma.checkpoint), str(tmp_path / "run"))

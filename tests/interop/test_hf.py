@@ -44,7 +44,8 @@ def test_transformers_computes_base_plus_adapter(models: Models, tmp_path: Path,
     found = reference_logits(out, TOKENS)
     assert np.abs(found - our_logits(load(str(out)), TOKENS)).max() < 1e-3
     gap, effect = np.abs(found - adapted), np.abs(our_logits(load(str(base)), TOKENS) - adapted)
-    assert gap.mean() < (1e-5 if weights(base)[an_up_proj(base)].dtype == torch.float32 else 0.04)
+    exact = weights(base)[an_up_proj(base)].dtype == torch.float32
+    assert gap.mean() < (1e-5 if exact else 0.04) * adapted.std()
     assert gap.mean() < effect.mean() / 20
 
     assert done.folder == out

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from itertools import pairwise
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -22,7 +22,7 @@ SPEC = lora.AdapterSpec(4, 8.0, 0.0, ("q_proj", "k_proj", "v_proj", "o_proj", "g
 
 
 @pytest.fixture(scope="module")
-def adapted() -> Iterator[Gemma]:
+def adapted() -> Gemma:
     """nano with an adapter whose B is not zero, so that every tensor has a gradient."""
     gemma = load("nano")
     mx.random.seed(1)
@@ -30,7 +30,7 @@ def adapted() -> Iterator[Gemma]:
     for _, module in gemma.model.named_modules():
         if hasattr(module, "lora_b"):
             module.lora_b = 0.05 * mx.random.normal(module.lora_b.shape)
-    yield gemma
+    return gemma
 
 
 def rows(count: int = 6) -> list[Example]:
@@ -72,7 +72,7 @@ def updated(train: TrainSection, sizes: list[int]) -> dict[str, mx.array]:
     examples = rows()
     update = Updater(gemma.model, gemma.text, train, str)
     starts = np.cumsum([0, *sizes])
-    done = update([batches.collate(examples, range(a, b)) for a, b in zip(starts, starts[1:], strict=False)], 1e-3)
+    done = update([batches.collate(examples, range(a, b)) for a, b in pairwise(starts)], 1e-3)
     assert done.targets == sum(e.targets for e in examples)
     return lora.adapter_parameters(gemma.model)
 

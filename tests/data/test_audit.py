@@ -1,0 +1,176 @@
+"""The audit adds up, does what the policy says, and finds the faults that were put into raw.jsonl."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from mlx_gemma.data.audit import CHECKS, Report, audit
+from mlx_gemma.data.formats import BadRow, Row, read_rows, scan_rows
+from mlx_gemma.data.policy import FilterPolicy
+from mlx_gemma.errors import DataError, UserError
+
+ROOT = Path(__file__).parents[2]
+DATA, EVALS = ROOT / "datasets" / "python3", ROOT / "evals" / "python3.jsonl"
+
+
+def row(line: int, prompt: str, code: str) -> Row:
+    answer = f"```python\n{code}\n```"
+    return Row([{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}], f"rows.jsonl:{line}")
+
+
+ROWS: list[Row | BadRow] = [
+    row(1, "Say hello in a friendly way, please, to everybody.", "print('hello, everybody')"),
+    row(2, "Count to three with a loop and print each number.", "for i in xrange(1, 4):\n    print(i)"),
+    row(3, "Say hello in a friendly way, please, to everybody. ", "print('hello, everybody')"),
+    row(4, "say hello in a friendly way, please, to everybody!", "print('hello, everybody')"),
+    row(5, "Add two numbers in a function add(a, b).", "def add(a, b:\n    return a + b"),
+    BadRow("rows.jsonl:6", "invalid JSON", "mend it"),
+    row(7, "What is the largest of a list of numbers?", "print(max(numbers))"),
+]
+
+
+def test_every_row_is_kept_or_rejected_with_its_reason(tmp_path: Path) -> None:
+    evals = tmp_path / "evals.jsonl"
+    evals.write_text('{"id": "e1", "prompt": "What is the largest of a list of numbers?"}\n')
+    report = audit(ROWS, FilterPolicy(malformed="reject"), against=[evals])
+    assert report.read == len(ROWS)
+    assert [r.where for r in report.kept] == ["rows.jsonl:1"]
+    assert {j.row.where: [r.check for r in j.reasons] for j in report.rejected} == {
+        "rows.jsonl:2": ["python2"],
+        "rows.jsonl:3": ["exact_duplicates"],
+        "rows.jsonl:4": ["near_duplicates"],
+        "rows.jsonl:5": ["broken"],
+        "rows.jsonl:6": ["malformed"],
+        "rows.jsonl:7": ["contamination"],
+    }
+    assert report.clusters() == {"rows.jsonl:1": ["rows.jsonl:3", "rows.jsonl:4"]}
+    assert report.summary_lines()[0] == "7 rows read, 1 kept, 6 rejected"
+    assert len(report.summary_lines()) == 1 + len(CHECKS)
+    assert json.loads(json.dumps(report.as_json()))["kept"] == 1
+
+
+def test_kept_by_policy_but_still_counted() -> None:
+    report = audit(ROWS[1:2], FilterPolicy(python2="keep"))
+    assert len(report.kept) == 1
+    assert report.found()["python2"] == 1
+    keep = FilterPolicy(
+        malformed="reject", exact_duplicates="keep", near_duplicates="keep", python2="keep", broken="keep"
+    )
+    assert len(audit(ROWS, keep).rejected) == 1
+
+
+def test_a_fault_never_stands_in_for_a_good_row() -> None:
+    """The first of two alike is Python 2 and goes: the second must stay."""
+    bad = row(1, "Count to three with a loop and print each number.", "for i in xrange(1, 4):\n    print(i)")
+    good = row(2, "Count to three with a loop and print each number.", "for i in range(1, 4):\n    print(i)")
+    assert audit([bad, good]).kept == [good]
+
+
+def test_malformed_rows_stop_by_default() -> None:
+    with pytest.raises(DataError, match="rows.jsonl:6: invalid JSON"):
+        audit(ROWS)
+
+
+def test_write(tmp_path: Path) -> None:
+    report = audit(ROWS, FilterPolicy(malformed="reject"))
+    report.write(tmp_path / "new" / "clean.jsonl", tmp_path / "rejected.jsonl")
+    assert [r.messages for r in read_rows(tmp_path / "new" / "clean.jsonl")] == [r.messages for r in report.kept]
+    rejected = [json.loads(line) for line in (tmp_path / "rejected.jsonl").read_text().splitlines()]
+    assert [r["where"] for r in rejected] == [j.row.where for j in report.rejected]
+    assert rejected[0]["reasons"][0]["check"] == "python2"
+    assert {p.name for p in tmp_path.iterdir()} == {"new", "rejected.jsonl"}
+    with pytest.raises(UserError):
+        report.write(tmp_path / "rejected.jsonl" / "x.jsonl", tmp_path / "r.jsonl")
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"python_2": "reject"},
+        {"python2": "drop"},
+        {"near_duplicates": 0},
+        {"near_duplicates": 1.5},
+        {"malformed": "keep"},
+    ],
+)
+def test_policy_refuses(setting: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        FilterPolicy(**setting)
+
+
+@pytest.fixture(scope="module")
+def labels() -> dict[int, dict[str, Any]]:
+    lines = (DATA / "raw.labels.jsonl").read_text().splitlines()
+    return {label["row"]: label for label in map(json.loads, lines)}
+
+
+@pytest.fixture(scope="module")
+def report() -> Report:
+    return audit(scan_rows(DATA / "raw.jsonl"), FilterPolicy(contamination=(EVALS,)))
+
+
+def line_of(where: str) -> int:
+    return int(where.rsplit(":", 1)[1])
+
+
+def found(report: Report, *checks: str) -> set[int]:
+    return {line_of(j.row.where) for j in report.rejected if any(r.check in checks for r in j.reasons)}
+
+
+def labelled(labels: dict[int, dict[str, Any]], *names: str) -> set[int]:
+    return {n for n, label in labels.items() if label["label"] in names}
+
+
+def rates(truth: Iterable[Any], hits: Iterable[Any]) -> tuple[float, float]:
+    """(recall, precision)."""
+    both = len(set(truth) & set(hits))
+    return both / len(set(truth)), both / len(set(hits))
+
+
+def test_python2_found(report: Report, labels: dict[int, dict[str, Any]]) -> None:
+    """Rows that Python 3 runs with other values are Python 2 too, but no reading can be sure: scored for precision only."""
+    hits = found(report, "python2")
+    assert rates(labelled(labels, "python2"), hits)[0] >= 0.99
+    assert rates(labelled(labels, "python2", "python2_value"), hits)[1] >= 0.99
+    for how in ("syntax", "error"):
+        rows = {n for n in labelled(labels, "python2") if labels[n]["how"] == how}
+        assert len(rows & hits) / len(rows) >= 0.99, how
+
+
+def test_damage_found(report: Report, labels: dict[int, dict[str, Any]]) -> None:
+    recall, precision = rates(labelled(labels, "broken", "truncated"), found(report, "broken", "truncated"))
+    assert recall >= 0.98
+    assert precision >= 0.98
+
+
+def test_leaks_found(report: Report, labels: dict[int, dict[str, Any]]) -> None:
+    recall, precision = rates(labelled(labels, "leaked"), found(report, "contamination"))
+    assert recall == 1
+    assert precision >= 0.98
+
+
+def test_duplicates_found(report: Report, labels: dict[int, dict[str, Any]]) -> None:
+    """A pair counts, whichever of the two came first: the first is kept."""
+    pairs = {frozenset((line_of(k), line_of(d))) for k, copies in report.clusters().items() for d in copies}
+    exact = {frozenset((n, labels[n]["of"])) for n in labelled(labels, "exact_duplicate")}
+    near = {frozenset((n, labels[n]["of"])) for n in labelled(labels, "near_duplicate")}
+    assert rates(exact, pairs)[0] == 1
+    assert rates(near, pairs)[0] >= 0.95
+    assert rates(exact | near, pairs)[1] >= 0.95
+
+
+def test_raw_adds_up(report: Report, labels: dict[int, dict[str, Any]]) -> None:
+    lines = sorted(line_of(r.where) for r in [*report.kept, *(j.row for j in report.rejected)])
+    assert lines == list(range(1, report.read + 1))
+    assert report.read == len((DATA / "raw.jsonl").read_text().splitlines())
+
+
+@pytest.mark.parametrize("split", ["valid", "test"])
+def test_clean_sets_pass_whole(split: str) -> None:
+    assert not audit(read_rows(DATA, split)).rejected
