@@ -186,7 +186,7 @@ def optimisers(model: torch.nn.Module) -> list[tuple[torch.optim.Optimizer, floa
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--steps", type=int, default=5000, help="updates of 16 x 256 tokens")
+    parser.add_argument("--steps", type=int, default=4500, help="updates of 16 x 256 tokens")
     parser.add_argument("--work", type=Path, default=ROOT / ".cache" / "nano", help="corpus and training state")
     parser.add_argument("--out", type=Path, default=NANO, help="where the finished checkpoint goes")
     parser.add_argument("--threads", type=int, default=2)

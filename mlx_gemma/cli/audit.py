@@ -33,11 +33,11 @@ def command(data: str, against: tuple[Path, ...], clean: Path | None) -> None:
     console = Console(highlight=False)
     with console.status(f"reading {data}"):
         report = audit(scan_rows(data), FilterPolicy(malformed="reject"), against)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("check")
-    table.add_column("rows", justify="right")
-    table.add_column("action", style="dim")
-    table.add_column("for example", style="dim", no_wrap=True, overflow="ellipsis")
+    table = Table(box=None, pad_edge=False, header_style="bold", expand=True)
+    table.add_column("check", no_wrap=True)
+    table.add_column("rows", justify="right", no_wrap=True)
+    table.add_column("action", style="dim", no_wrap=True)
+    table.add_column("for example", style="dim", no_wrap=True, overflow="ellipsis", ratio=1)
     for check, rows, action, example in report.table():
         table.add_row(check, str(rows), action, example)
     console.print(table)

@@ -34,7 +34,7 @@ def print_recipe(console: Console, resolved: Resolved) -> None:
 def print_plan(console: Console, plan: Plan) -> None:
     console.rule(style="dim")
     for line in plan.audit:
-        console.print(line)
+        console.print(Text(line), no_wrap=True, overflow="ellipsis")
     lengths = ", ".join(f"{k} {v}" for k, v in plan.lengths.items())
     modules = ", ".join(f"{k} {v}" for k, v in plan.modules.items())
     for name, value in (

@@ -38,7 +38,7 @@ class CodeBlock:
 
 def code_blocks(text: str) -> list[CodeBlock]:
     """The Python blocks of an answer, in order; empty where there is no code. Linear in the text."""
-    lines = text.splitlines()
+    lines = text.replace("\r\n", "\n").split("\n")
     blocks, opened, mark, wanted = [], None, "", False
     for i, line in enumerate(lines):
         fence = FENCE.match(line)

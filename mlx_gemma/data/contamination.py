@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from mlx_gemma.data.duplicates import ExactIndex, NearIndex, prompt_shingles
+from mlx_gemma.data.duplicates import ExactIndex, NearIndex, normalised, prompt_shingles
 from mlx_gemma.data.formats import Row
 from mlx_gemma.errors import DataError
 
@@ -64,13 +64,13 @@ def read_eval_prompts(files: Iterable[Path]) -> list[tuple[str, str]]:
     prompts = []
     for file in files:
         try:
-            lines = file.read_text(encoding="utf-8").splitlines()
+            lines = file.read_text(encoding="utf-8").strip().split("\n")
         except (OSError, UnicodeDecodeError) as e:
             raise DataError(f"cannot be read: {e}", where=file, fix="check the path of the eval file") from e
         for number, line in enumerate(lines, 1):
             try:
                 item = json.loads(line)
-                prompts.append((f"{file.name}:{item.get('id', number)}", str(item["prompt"])))
+                prompts.append((f"{file.name}:{item.get('id', number)}", normalised(item["prompt"])))
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
                 fix = 'every line must be {"id": ..., "prompt": ...}'
                 raise DataError("not an eval item", where=f"{file}:{number}", fix=fix) from e

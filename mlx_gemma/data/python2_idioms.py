@@ -109,16 +109,17 @@ class _Idioms:
         lists = [self._no_list(s) or isinstance(s, ast.List | ast.ListComp) for s in sides]
         if isinstance(node.op, ast.Add) and all(lists) and any(map(self._no_list, sides)):
             yield place(node, "sum of no lists", NO_LIST)
-        if isinstance(node.op, ast.RShift) and isinstance(node.left, ast.Name) and node.left.id == "print":
-            yield place(node, "print >>", "print takes file=")
         if isinstance(node.op, ast.Mod) and _calls(node.left, {"print"}):
             yield place(node, 'print ("...") % x', "print is a function, and returns None")
 
     def _statement(self, node: ast.Expr) -> Iterator[Finding]:
         value = node.value
-        if isinstance(value, ast.Name) and value.id == "print":
+        first = value.elts[0] if isinstance(value, ast.Tuple) and value.elts else value
+        if isinstance(first, ast.BinOp) and isinstance(first.op, ast.RShift) and _is_print(first.left):
+            yield place(node, "print >>", "print takes file=")
+        if _is_print(value):
             yield place(node, "bare print", "print is a function: print()")
-        if isinstance(value, ast.Tuple) and value.elts and _calls(value.elts[0], {"print"}):
+        if first is not value and _calls(first, {"print"}):
             yield place(node, 'print ("..."), x', "print is a function")
 
     def _deleting_loop(self, node: ast.For) -> Iterator[Finding]:
@@ -145,6 +146,10 @@ def _named(function: ast.expr) -> str:
 
 def _calls(node: ast.expr, names: set[str]) -> bool:
     return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in names
+
+
+def _is_print(node: ast.expr) -> bool:
+    return isinstance(node, ast.Name) and node.id == "print"
 
 
 def _int(node: ast.expr) -> bool:

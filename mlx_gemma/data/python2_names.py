@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 
 from mlx_gemma.data.python2_grammar import Finding
-from mlx_gemma.data.python2_idioms import VIEWS, idiom_findings
+from mlx_gemma.data.python2_idioms import idiom_findings
 from mlx_gemma.data.python2_scopes import SCOPES, Scope, bound_names, expects_error, imported_modules, place
 from mlx_gemma.data.python2_tables import (
     ATTRIBUTES,
@@ -32,7 +32,7 @@ def name_findings(tree: ast.Module) -> list[Finding]:
     """All findings in parsed source, in order of place. One pass over the tree; about 0.2 ms for a short function."""
     visitor = _Names(tree)
     visitor.visit(tree)
-    found = visitor.findings + idiom_findings(tree, visitor.methods | (VIEWS if visitor.kept else set()))
+    found = visitor.findings + idiom_findings(tree, visitor.own)
     return sorted(set(found), key=lambda f: (f.line, f.column, f.name))
 
 
@@ -41,8 +41,10 @@ class _Names(ast.NodeVisitor):
         self.findings: list[Finding] = []
         self.scopes: list[Scope] = [bound_names(tree)]
         nodes = list(ast.walk(tree))
-        self.methods = {n.name for n in nodes if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)}
-        self.kept = bool({m.split(".")[0] for m in imported_modules(nodes)} & KEPT_BY)
+        self.own = {n.name for n in nodes if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)}
+        self.own |= {n.attr for n in nodes if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store)}
+        imported = {m.split(".")[0] for m in imported_modules(nodes)}
+        self.own |= {method for method, modules in KEPT_BY.items() if modules & imported}
         self.foreign_star = any(
             isinstance(n, ast.ImportFrom) and n.names[0].name == "*" and _may_bind(n.module or "") for n in nodes
         )
@@ -107,7 +109,7 @@ class _Names(ast.NodeVisitor):
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
         self.generic_visit(node)
-        if node.attr in ATTRIBUTES and isinstance(node.ctx, ast.Load):
+        if node.attr in ATTRIBUTES and node.attr not in self.own:
             self.found(node, f".{node.attr}", ATTRIBUTES[node.attr])
         if isinstance(node.value, ast.Name):
             module = self.origin(node.value.id)
@@ -120,8 +122,8 @@ class _Names(ast.NodeVisitor):
         if isinstance(called, ast.Name):
             if called.id in CALLED_BUILTINS and self.origin(called.id) is None and not self.foreign_star:
                 self.found(called, called.id, CALLED_BUILTINS[called.id])
-        elif isinstance(called, ast.Attribute) and called.attr not in self.methods and not self.is_module(called.value):
-            if called.attr in METHODS and not (node.args or node.keywords or self.kept):
+        elif isinstance(called, ast.Attribute) and called.attr not in self.own and not self.is_module(called.value):
+            if called.attr in METHODS and not (node.args or node.keywords):
                 self.found(called, f".{called.attr}()", METHODS[called.attr])
             elif called.attr == "has_key" and len(node.args) == 1:
                 self.found(called, ".has_key()", "`key in x`")

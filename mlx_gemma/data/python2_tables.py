@@ -24,7 +24,7 @@ CALLED_BUILTINS = {
     "reload": "importlib.reload",
 }
 
-# Methods called without arguments, except has_key. Some libraries kept them: KEPT_BY.
+# Methods called without arguments. KEPT_BY: libraries whose own methods of these names are as Python 2's were.
 METHODS = {
     "iteritems": "items",
     "iterkeys": "keys",
@@ -34,7 +34,16 @@ METHODS = {
     "viewvalues": "values",
     "next": "next(x)",
 }
-KEPT_BY = {"bdb", "dbm", "email", "idlelib", "mailbox", "multiprocessing", "nntplib", "pdb", "shelve", "tarfile"}
+KEPT_BY = {
+    "has_key": {"curses"},
+    "items": {"email", "mailbox"},
+    "iteritems": {"mailbox"},
+    "iterkeys": {"mailbox"},
+    "itervalues": {"mailbox"},
+    "keys": {"dbm", "email", "mailbox"},
+    "next": {"bdb", "idlelib", "mailbox", "multiprocessing", "nntplib", "pdb", "tarfile"},
+    "values": {"email", "mailbox"},
+}
 
 ATTRIBUTES = {
     "func_closure": "__closure__",

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from mlx_gemma.errors import UserError
 from mlx_gemma.run import disk_errors, write_text
 
 
@@ -21,6 +22,8 @@ def write_jsonl(path: Path, records: Iterable[dict[str, Any]]) -> None:
     Raises:
         UserError: the folder cannot be written to, or the disk is full.
     """
+    if any(folder.is_file() for folder in path.parents):
+        raise UserError("its folder is a file", where=path, fix="give another name")
     with disk_errors(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, "".join(json_line(r) + "\n" for r in records))

@@ -73,7 +73,7 @@ def test_a_fault_never_stands_in_for_a_good_row() -> None:
 
 
 def test_malformed_rows_stop_by_default() -> None:
-    with pytest.raises(DataError, match="rows.jsonl:6: invalid JSON"):
+    with pytest.raises(DataError, match=r"^rows\.jsonl:6: invalid JSON"):
         audit(ROWS)
 
 
@@ -134,7 +134,7 @@ def rates(truth: Iterable[Any], hits: Iterable[Any]) -> tuple[float, float]:
 
 
 def test_python2_found(report: Report, labels: dict[int, dict[str, Any]]) -> None:
-    """Rows that Python 3 runs with other values are Python 2 too, but no reading can be sure: scored for precision only."""
+    """Python 2 that Python 3 runs with other values counts for precision only: no reading can be sure of it."""
     hits = found(report, "python2")
     assert rates(labelled(labels, "python2"), hits)[0] >= 0.99
     assert rates(labelled(labels, "python2", "python2_value"), hits)[1] >= 0.99

@@ -56,7 +56,7 @@ def test_not_near(other: Row) -> None:
 
 
 def test_prompt_and_answer_are_kept_apart() -> None:
-    assert jaccard(row_shingles(row(PROMPT, CODE)), row_shingles(row(CODE, PROMPT))) == 0
+    assert jaccard(row_shingles(row("one", "two")), row_shingles(row("two", "one"))) == 0
 
 
 def test_near_index_finds_what_brute_force_finds() -> None:
@@ -78,11 +78,11 @@ def test_index_of_empty_texts() -> None:
 
 
 def test_contamination() -> None:
-    long = "Given the scores of every player in a game, write best(scores), which returns the name of the player with most."
+    long = "Given the scores of all players of a game, write best(scores), which returns the name of the winner."
     prompts = EvalPrompts([("e1", PROMPT), ("e2", long)])
     assert prompts.find(row(" " + PROMPT.replace(" ", "  "))) == "prompt equals e1"
     assert prompts.find(row("Please help! " + long + " Thank you.")) == "prompt shares 13 words in a row with e2"
-    near = prompts.find(row(PROMPT.replace("returns", "gives back")))
+    near = prompts.find(row(PROMPT.replace("returns", "retunrs")))
     assert near is not None
     assert near.endswith("similar to e1")
     assert prompts.find(row("Write a function that sorts a list of numbers.")) is None
