@@ -1,0 +1,89 @@
+"""The README's commands are run and docs/cli.md is compared with `--help`, so that neither can rot.
+
+    python tests/test_readme.py     write docs/cli.md anew
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from mlx_gemma.cli import COMMANDS, cli, main
+from mlx_gemma.recipe import read_recipe
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf8")
+PAGE = ROOT / "docs" / "cli.md"
+SHORT = ["--set", "train.steps=2", "--set", "train.epochs=null", "--set", "data.limit=16", "--set", "data.valid=null"]
+
+
+def commands() -> list[str]:
+    """Lines of the README's ```sh blocks, comments cut off."""
+    blocks = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+    lines = [line.split("  #")[0].strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def help_page() -> str:
+    """docs/cli.md as it should be."""
+    parts = ["# The command line\n\nWritten by `python tests/test_readme.py`; a test compares it with the program.\n"]
+    with click.Context(cli, info_name="mlx-gemma", terminal_width=100, max_content_width=100) as context:
+        for name in COMMANDS:
+            command = cli.get_command(context, name)
+            assert command is not None
+            with click.Context(command, info_name=name, parent=context, terminal_width=100) as inner:
+                parts.append(f"## mlx-gemma {name}\n\n```text\n{command.get_help(inner)}\n```\n")
+    return "\n".join(parts)
+
+
+def test_the_commands_of_the_readme_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("recipes", "datasets", "evals"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    ran = 0
+    for line in commands():
+        words = shlex.split(line)
+        if words[0] == "make":
+            assert f"\n{words[1]}:" in (ROOT / "Makefile").read_text(), line
+            continue
+        assert words[0] == "mlx-gemma", f"the README has a command that this test does not know: {line}"
+        if words[1] == "lora":
+            if read_recipe(ROOT / words[2]).recipe.model.name != "nano":
+                continue  # its weights are on the hub; tests/test_recipes.py trains it on a stand-in
+            words += SHORT
+        if words[1] in ("generate", "trace", "bench", "eval"):
+            words += ["--max-tokens", "4"]
+        if words[1] == "eval":
+            suite = tmp_path / "two.jsonl"
+            suite.write_text("\n".join((ROOT / words[2]).read_text().splitlines()[:2]))
+            words[2] = str(suite)
+        if words[1] == "bench":
+            words += ["--limit", "1"]
+        monkeypatch.setattr(sys, "argv", words)
+        with pytest.raises(SystemExit) as ended:
+            main()
+        captured = capsys.readouterr()
+        assert not ended.value.code or words[1] == "doctor", f"{line}: {captured.err}"
+        ran += 1
+    assert ran >= 6
+
+
+def test_files_and_folders_that_the_readme_names_exist() -> None:
+    for link in re.findall(r"\]\(([^)#]+)\)", README):
+        assert link.startswith("http") or (ROOT / link).exists(), link
+    for folder in re.findall(r"^(\w[\w/]*)/ {2,}", README, re.MULTILINE):
+        assert (ROOT / folder).is_dir(), folder
+
+
+def test_help_texts_stand_in_the_docs() -> None:
+    assert PAGE.read_text(encoding="utf8") == help_page(), "run: python tests/test_readme.py"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(help_page(), encoding="utf8")
