@@ -6,6 +6,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 GEMMA := $(BIN)/mlx-gemma
 RUN := runs/demo
+PROMPT := "Print the numbers from 1 to 5, one per line."
+say = @printf '\n== %s ==\n' "$(1)"
 
 .PHONY: install demo test clean
 
@@ -19,14 +21,20 @@ install: .venv/installed
 	@touch $@
 
 demo: install
-	rm -rf $(RUN)
-	mkdir -p runs
+	@rm -rf $(RUN)
+	@mkdir -p runs
+	$(call say,1. The machine)
 	$(GEMMA) doctor || true
+	$(call say,2. What is in the data)
 	$(GEMMA) audit datasets/python3/raw.jsonl --against evals/python3.jsonl --write runs/clean.jsonl
+	$(call say,3. Train an adapter on it through the filter)
 	$(GEMMA) lora recipes/nano.yaml --set output=$(RUN)
+	$(call say,4. Bad outputs before and after)
 	$(GEMMA) eval evals/python3.jsonl --model nano --adapter $(RUN)
-	$(GEMMA) trace nano "Print the numbers from 1 to 5, one per line." --uncertain 8
-	$(GEMMA) trace $(RUN) "Print the numbers from 1 to 5, one per line." --uncertain 8
+	$(call say,5. One decision before and after: the least certain tokens)
+	$(GEMMA) trace nano $(PROMPT) --uncertain 6
+	$(GEMMA) trace $(RUN) $(PROMPT) --uncertain 6
+	$(call say,6. One folder for other programs)
 	$(GEMMA) export $(RUN) --to hf
 
 test: install

@@ -1,6 +1,6 @@
 """The README's commands are run and docs/cli.md is compared with `--help`, so that neither can rot.
 
-    python tests/test_readme.py     write docs/cli.md anew
+python tests/test_readme.py     write docs/cli.md anew
 """
 
 from __future__ import annotations

@@ -51,10 +51,12 @@ def read_suite(path: Path) -> list[Item]:
     """
     items = []
     try:
-        lines = path.read_text(encoding="utf8").splitlines()
+        lines = path.read_text(encoding="utf8").split("\n")  # splitlines would cut at U+2028 inside a string
     except (OSError, UnicodeDecodeError) as e:
         raise DataError(f"cannot be read: {e}", where=path, fix="give a suite from evals/") from e
     for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
         try:
             row = json.loads(line)
             tests = row["tests"]
