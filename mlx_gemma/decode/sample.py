@@ -36,13 +36,12 @@ class Sampling:
         return self.temperature == 0
 
     def key(self) -> mx.array:
-        return mx.random.key(self.seed)
+        key: mx.array = mx.random.key(self.seed)
+        return key
 
     def choose(self, logits: mx.array, key: mx.array) -> mx.array:
         """The next token, int32 scalar, from float32 logits [V]."""
-        chosen: mx.array
-        chosen = mx.argmax(logits) if self.greedy else mx.random.categorical(self.distribution(logits), key=key)
-        return chosen
+        return mx.argmax(logits) if self.greedy else mx.random.categorical(self.distribution(logits), key=key)
 
     def distribution(self, logits: mx.array) -> mx.array:
         """Log-weights [V] that are sampled from: tempered; -inf outside of top-k and top-p (applied in this order)."""

@@ -78,8 +78,8 @@ def updated(train: TrainSection, sizes: list[int]) -> dict[str, mx.array]:
 
 
 def test_accumulation_equals_one_batch() -> None:
-    # T11: mlx-lm takes a mean of means. Adam's first update divides each gradient by its own size, so a gradient that is
-    # all rounding error may move its weight by the whole rate: a thousandth of the weights may do so.
+    # T11: mlx-lm takes a mean of means. Adam's first update divides each gradient by its own size, so a gradient that
+    # is all rounding error may move its weight by the whole rate: one weight in a thousand may do so.
     train = TrainSection(steps=1, lr=1e-3)
     whole = updated(train, [6])
     for sizes in ([1] * 6, [2, 4], [5, 1]):
