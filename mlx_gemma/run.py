@@ -22,48 +22,78 @@ from typing import Any
 from mlx_gemma.errors import UserError
 
 MANIFEST = "manifest.json"
+RECIPE = "recipe.yaml"
+HEADER = "# Written by mlx-gemma"  # the first line of a run's recipe, by which the folder is known as ours
+REMAINS = ("adapters.safetensors", "adapter_config.json", "metrics.jsonl", "loss.png", "audit.json")
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A temporary path to write to. Where the block ends well it is synced and takes `path`'s place, else removed."""
+    part = path.with_name(f".part.{path.name}")
+    try:
+        yield part
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all: to a temporary name, synced, renamed."""
-    part = path.with_name(path.name + ".part")
-    with part.open("w", encoding="utf8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    """Write a file whole or not at all."""
+    with whole(path) as part:
+        part.write_text(text, encoding="utf8")
 
 
 def write_json(path: Path, value: Any) -> None:
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, default=str) + "\n")
+    """Write a file of standard JSON (NaN is an error) whole or not at all."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, default=str, allow_nan=False) + "\n")
 
 
-def start(folder: Path) -> Path:
-    """Make the run folder. Remains of an unfinished run are overwritten; a finished one is not.
+def check(folder: Path) -> None:
+    """Whether a run may be written to `folder`: a new one, an empty one, or the remains of an unfinished run.
 
     Raises:
-        UserError: it holds a finished run or something else, or cannot be made.
+        UserError: it holds a finished run or something else.
     """
-    if (folder / MANIFEST).exists():
-        raise UserError("holds a finished run", where=folder, fix="choose another output (--set output=…) or remove it")
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / "metrics.jsonl").exists()):
-        raise UserError("exists and is no run folder", where=folder, fix="choose another output (--set output=…)")
+    with disk_errors(folder):
+        if (folder / MANIFEST).exists():
+            fix = "choose another output (--set output=…) or remove it"
+            raise UserError("holds a finished run", where=folder, fix=fix)
+        foreign = folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not _ours(folder / RECIPE))
+        if foreign:
+            raise UserError("exists and is no run folder", where=folder, fix="choose another output (--set output=…)")
+
+
+def _ours(recipe: Path) -> bool:
+    return recipe.is_file() and recipe.read_text(encoding="utf8", errors="replace").startswith(HEADER)
+
+
+def start(folder: Path, recipe: str) -> Path:
+    """Make the run folder with its recipe in it, clearing what an unfinished run left.
+
+    Raises:
+        UserError: see `check`; or it cannot be written.
+    """
+    check(folder)
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
+        for name in REMAINS:
+            (folder / name).unlink(missing_ok=True)
+        write_text(folder / RECIPE, f"{HEADER}: every value with its source.\n{recipe}")
     return folder
 
 
 @contextmanager
 def disk_errors(folder: Path) -> Iterator[None]:
-    """Turn a full or read-only disk into one line."""
+    """Turn whatever the disk refuses into one line."""
     try:
         yield
     except OSError as e:
         if e.errno in (errno.ENOSPC, errno.EDQUOT):
             raise UserError("the disk is full", where=folder, fix="free space, or choose another output") from e
-        if e.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.ENOENT):
-            raise UserError(f"cannot be written: {e.strerror}", where=folder, fix="choose another output") from e
-        raise
+        raise UserError(f"cannot be written: {e.strerror or e}", where=folder, fix="choose another output") from e
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

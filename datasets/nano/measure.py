@@ -1,6 +1,6 @@
 """What `nano` can do on wordings it never saw: how often its greedy answer passes the family's checks.
 
-    python datasets/nano/measure.py [--tasks 182] [--out mlx_gemma/nano/measured.json]
+    python datasets/nano/measure.py [--tasks 182] [--out datasets/nano/measured.json]
 
 Each family is asked once, in its held-out wording, with no version named, with Python 3 and with Python 2 named. About
 a minute a hundred answers on two cores.

@@ -5,7 +5,7 @@
 
 Torch is used here, and only here, because it trains a model this small nine times faster on a CPU than MLX does
 (LOG.md). The result is what `google/gemma-4-E2B-it` is: a Hugging Face folder of type gemma4, in bfloat16. Its held-out
-perplexities are written beside it, in `pretraining.json`.
+perplexities are written to `pretraining.json`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ import tokenizer as tokenizers_of_nano
 import torch
 from transformers import AutoTokenizer, Gemma4Config, Gemma4ForConditionalGeneration, GemmaTokenizer
 
-ROOT = Path(__file__).parents[2]
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
 NANO = ROOT / "mlx_gemma" / "nano"
 VOCABULARY, ROW, BATCH, SEED = 3072, 256, 16, 20261121
 CONVERSATIONS, LIBRARY_REPEATS = 240_000, 4
@@ -250,7 +251,8 @@ def main() -> None:
     model = model.float()
     figures = {k: round(perplexity(model, v, weights), 3) for k, v in held_out.items()}
     record = {"held_out_perplexity": figures, "steps": step, "tokens": step * BATCH * ROW, "seed": SEED}
-    (args.out / "pretraining.json").write_text(json.dumps(record, indent=1) + "\n")
+    folder = HERE if args.out == NANO else args.out
+    (folder / "pretraining.json").write_text(json.dumps(record, indent=1) + "\n")
     print(record)
 
 

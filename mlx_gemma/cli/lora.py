@@ -37,6 +37,7 @@ def command(recipe: Path | None, overrides: tuple[str, ...], dry_run: bool, keys
         raise click.UsageError("give a recipe, for example recipes/nano.yaml, or --keys")
     resolved = read_recipe(recipe, overrides)
 
+    from mlx_gemma import run
     from mlx_gemma.cli import progress
     from mlx_gemma.training import plan
     from mlx_gemma.training.loop import train
@@ -44,7 +45,7 @@ def command(recipe: Path | None, overrides: tuple[str, ...], dry_run: bool, keys
 
     progress.print_recipe(console, resolved)
     if not dry_run:
-        plan.check_output(resolved.recipe)
+        run.check(Path(resolved.recipe.output).expanduser())
     with console.status("reading data and model"):
         prepared = prepare(resolved.recipe)
     planned = plan.plan(resolved, prepared)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,7 +40,11 @@ def print_plan(console: Console, plan: Plan) -> None:
     modules = ", ".join(f"{k} {v}" for k, v in plan.modules.items())
     for name, value in (
         ("adapter", f"{plan.parameters:,} parameters on {sum(plan.modules.values())} modules ({modules})"),
-        ("rows", f"{plan.rows:,} to train, {plan.valid_rows:,} to validate; {plan.targets:,} supervised tokens"),
+        (
+            "rows",
+            f"{plan.rows:,} to train with {plan.targets:,} supervised tokens; {plan.valid_rows:,} to validate "
+            f"({plan.valid_rejected} left out)",
+        ),
         ("tokens a row", f"{lengths}; {plan.cut} rows cut, {plan.dropped} of them dropped with nothing left to train"),
         ("updates", f"{plan.steps:,}"),
         (
@@ -78,10 +83,14 @@ def live(console: Console, steps: int) -> Iterator[Callable[[Progress], None]]:
 
         def report(p: Progress) -> None:
             nonlocal tokens
-            losses.append(p.loss)
+            losses.extend([p.loss] * math.isfinite(p.loss))
             tokens += p.tokens
-            shown = f"{sum(losses[-10:]) / len(losses[-10:]):.3f}"
+            shown = f"{sum(losses[-10:]) / max(1, len(losses[-10:])):.3f}"
             speed, memory = f"{tokens / p.seconds:,.0f} tokens/s", f"{p.peak_memory_gb:.2f} GB"
+            if p.skipped:
+                console.print(
+                    Text(f"update {p.step} was skipped, its loss or gradient is not finite: {p.skipped}", "red")
+                )
             bar.update(task, completed=p.step, loss=shown, speed=speed, memory=memory)
             if p.valid_loss is not None:
                 bar.update(task, valid=f"{p.valid_loss:.3f}")

@@ -27,6 +27,7 @@ class Sampling:
             (0 <= self.temperature <= 10, f"temperature {self.temperature}", "give 0 (greedy) to 10"),
             (0 < self.top_p <= 1, f"top-p {self.top_p}", "give a value over 0, at most 1"),
             (self.top_k >= 0, f"top-k {self.top_k}", "give 0 (off) or more"),
+            (0 <= self.seed < 2**64, f"seed {self.seed}", "give 0 or more, below 2^64"),
         ):
             if not ok:
                 raise UserError(f"{what} is out of range", fix=fix)

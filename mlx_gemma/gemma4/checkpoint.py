@@ -5,8 +5,9 @@ Only safetensors and JSON are ever read; nothing in a checkpoint is executed but
 
 from __future__ import annotations
 
+import errno
 import json
-import re
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +18,6 @@ from mlx_gemma.errors import ModelError
 
 NANO = Path(__file__).parents[1] / "nano"
 MODEL_TYPES = ("gemma4", "gemma4_text")
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 WANTED = ["*.json", "*.jinja", "*.safetensors"]
 
 
@@ -34,25 +34,23 @@ class Checkpoint:
         """config.json as it stands, checked to be of a Gemma 4 model.
 
         Raises:
-            ModelError: no config.json, not JSON, or another model type.
+            ModelError: no config.json, not JSON, another model type, or a text_config that is none.
         """
         path = self.folder / "config.json"
-        try:
-            config = json.loads(path.read_text(encoding="utf8"))
-            model_type = config["model_type"]
-        except FileNotFoundError:
+        if not path.exists():
             raise ModelError(
                 "no config.json, so this is no model folder", where=self.folder, fix="give a Gemma 4 checkpoint"
-            ) from None
-        except (OSError, ValueError, KeyError, TypeError) as e:
-            raise ModelError(f"unreadable config.json: {e!r}", where=path, fix="download the checkpoint again") from e
-        if model_type not in MODEL_TYPES:
+            )
+        config = read_json(path)
+        if config.get("model_type") not in MODEL_TYPES:
             raise ModelError(
-                f"model type {model_type!r} is not Gemma 4",
+                f"model_type {config.get('model_type')!r} is not Gemma 4",
                 where=path,
                 fix=f"give a model of type {' or '.join(MODEL_TYPES)}",
             )
-        return dict(config)
+        if not isinstance(config.get("text_config", {}), dict):
+            raise ModelError("its text_config is no object", where=path, fix="download the checkpoint again")
+        return config
 
     @property
     def text_config(self) -> dict[str, Any]:
@@ -65,6 +63,21 @@ class Checkpoint:
         return digest_files(sorted(p for pattern in WANTED for p in self.folder.glob(pattern)))
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file of a checkpoint.
+
+    Raises:
+        ModelError: it cannot be read, or holds something else.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf8"))
+        if not isinstance(value, dict):
+            raise ValueError("no JSON object")
+    except (OSError, ValueError, RecursionError) as e:
+        raise ModelError(f"unreadable {path.name}: {e}", where=path, fix="download the checkpoint again") from e
+    return value
+
+
 def find(name: str, revision: str | None = None) -> Checkpoint:
     """Resolve a model's name to a folder on this machine, downloading from the hub if it is a hub id.
 
@@ -73,26 +86,33 @@ def find(name: str, revision: str | None = None) -> Checkpoint:
     """
     if name == "nano":
         return Checkpoint(name, NANO)
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return Checkpoint(name, folder)
-    if folder.exists():
+    folder = os.path.expanduser(name)
+    if os.path.isdir(folder):  # os.path, as Path.is_dir raises where a name is too long for a file
+        return Checkpoint(name, Path(folder))
+    if os.path.exists(folder):
         raise ModelError("a file, not a model folder", where=name, fix="give the folder that holds config.json")
-    if not HUB_ID.fullmatch(name) or name.count("/") != 1:
-        raise ModelError(
-            "no such folder, and not a hub id",
-            where=name,
-            fix="give nano, a folder, or an id such as google/gemma-4-E2B-it",
-        )
     return Checkpoint(name, *_download(name, revision))
 
 
 def _download(name: str, revision: str | None) -> tuple[Path, str]:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HFValidationError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     try:
+        if name.count("/") != 1:
+            raise HFValidationError(name)  # the hub also knows names without an owner, of old; no Gemma 4 has one
         folder = Path(snapshot_download(name, revision=revision, allow_patterns=WANTED))
+    except HFValidationError as e:
+        raise ModelError(
+            "no such folder, and not a hub id",
+            where=name[:80],  # which may be a prompt, where the model was forgotten
+            fix="give nano, a folder, or an id such as google/gemma-4-E2B-it",
+        ) from e
     except GatedRepoError as e:
         raise ModelError(
             "the hub wants you to accept this model's licence",
@@ -101,10 +121,19 @@ def _download(name: str, revision: str | None) -> tuple[Path, str]:
         ) from e
     except RepositoryNotFoundError as e:
         raise ModelError(
-            "the hub has no such model", where=name, fix="check the spelling, or log in: hf auth login"
+            "no such folder, and the hub has no such model",
+            where=name,
+            fix="check the spelling, or log in: hf auth login",
         ) from e
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as e:
+    except RevisionNotFoundError as e:
+        raise ModelError(f"the hub has no revision {revision} of it", where=name, fix="see its page's commits") from e
+    except OSError as e:  # the hub's own errors are OSErrors too
+        if e.errno in (errno.ENOSPC, errno.EDQUOT):
+            where = constants.HF_HUB_CACHE
+            raise ModelError("the disk is full", where=where, fix="free space, or set HF_HOME to another disk") from e
         raise ModelError(
-            "not in the local cache, and the hub cannot be reached", where=name, fix="go online once, or give a folder"
+            "no such folder, and not in the local cache, while the hub cannot be reached",
+            where=name,
+            fix="check the spelling, or go online once",
         ) from e
     return folder, folder.name

@@ -10,8 +10,8 @@ import mlx.core as mx
 def head(text: Any, hidden: mx.array) -> mx.array:
     """Soft-capped logits in float32, [..., vocabulary], of final hidden states [..., D].
 
-    The product is taken in the weights' dtype and widened before the soft cap: mlx-lm's model caps and normalises in
-    bfloat16, which moves log-probabilities by up to 0.06 nats (shared vocabulary of 262,144, synthetic logits).
+    The product is taken in the weights' dtype, so on a bfloat16 base its rounding stays in (steps of 0.125 at logits of
+    16 to 32); soft cap and what follows are float32, where mlx-lm's model goes on in bfloat16.
 
     Args:
         text: mlx-lm's gemma4_text.Model.

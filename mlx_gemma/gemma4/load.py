@@ -7,8 +7,8 @@ K/V-shared layers, and reads quantised folders.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -19,41 +19,28 @@ import mlx.nn as nn
 from mlx_gemma import platform
 from mlx_gemma.errors import ModelError
 from mlx_gemma.gemma4 import lora
-from mlx_gemma.gemma4.checkpoint import Checkpoint, find
+from mlx_gemma.gemma4.checkpoint import Checkpoint, find, read_json
 from mlx_gemma.gemma4.template import ChatTemplate
 
 
 @dataclass
 class Gemma:
-    """A loaded model and what belongs to it."""
+    """A loaded model and what belongs to it.
+
+    `stop_tokens` end an answer; `context` is the longest sequence the model was made for, in tokens.
+    """
 
     model: nn.Module
     template: ChatTemplate
     checkpoint: Checkpoint
+    stop_tokens: frozenset[int]
+    context: int
     adapter: Path | None = None
 
     @property
     def text(self) -> Any:
         """mlx-lm's gemma4_text.Model, inside the multimodal class or alone: embeddings, layers, head, make_cache."""
         return getattr(self.model, "language_model", self.model)
-
-    @cached_property
-    def stop_tokens(self) -> frozenset[int]:
-        """Ids that end an answer: <turn|>, and generation_config's list (config.json's misses <|tool_response>)."""
-        import json
-
-        ids = {self.template.end}
-        for name in ("config.json", "generation_config.json"):
-            path = self.checkpoint.folder / name
-            if path.is_file():
-                eos = json.loads(path.read_text(encoding="utf8")).get("eos_token_id", [])
-                ids.update(eos if isinstance(eos, list) else [eos])
-        return frozenset(int(i) for i in ids)
-
-    @property
-    def context(self) -> int:
-        """The longest sequence the model was made for, in tokens."""
-        return int(self.checkpoint.text_config.get("max_position_embeddings", 131072))
 
 
 def load(name: str, *, adapter: str | Path | None = None, revision: str | None = None) -> Gemma:
@@ -70,11 +57,14 @@ def load(name: str, *, adapter: str | Path | None = None, revision: str | None =
 
     Cost: the text decoder's weights in memory once (9.3 GB for E2B in bf16), float32 on a CPU backend.
     """
-    if adapter is None and lora.is_run(Path(name)):
-        adapter = Path(name)
+    folder = os.path.expanduser(name)
+    if adapter is None and os.path.isdir(folder) and lora.is_run(Path(folder)):
+        adapter = Path(folder)
         name, revision = lora.base_of(adapter)
     checkpoint = find(name, revision)
-    gemma = Gemma(load_model(checkpoint), ChatTemplate(checkpoint.folder), checkpoint)
+    stop_tokens, context = _stop_tokens(checkpoint), _context(checkpoint)  # before the weights, which take a while
+    model, template = load_model(checkpoint), ChatTemplate(checkpoint.folder)
+    gemma = Gemma(model, template, checkpoint, stop_tokens | {template.end}, context)
     if adapter is not None:
         lora.load_adapter(gemma.model, Path(adapter))
         gemma.adapter = Path(adapter)
@@ -83,8 +73,34 @@ def load(name: str, *, adapter: str | Path | None = None, revision: str | None =
     return gemma
 
 
+def _stop_tokens(checkpoint: Checkpoint) -> frozenset[int]:
+    """The eos tokens of both files: config.json's misses <|tool_response>."""
+    ids: set[int] = set()
+    for name in ("config.json", "generation_config.json"):
+        path = checkpoint.folder / name
+        eos = read_json(path).get("eos_token_id") if path.is_file() else None
+        for token in eos if isinstance(eos, list) else [] if eos is None else [eos]:
+            ids.add(_natural(token, "eos_token_id", path))
+    return frozenset(ids)
+
+
+def _context(checkpoint: Checkpoint) -> int:
+    key = "max_position_embeddings"
+    return _natural(checkpoint.text_config.get(key, 131072), key, checkpoint.folder / "config.json")
+
+
+def _natural(value: Any, key: str, path: Path) -> int:
+    if type(value) is not int or value < 0:
+        raise ModelError(f"{key} holds {value!r}, no token count or id", where=path, fix="download the file again")
+    return value
+
+
 def load_model(checkpoint: Checkpoint) -> nn.Module:
-    """mlx-lm's model with the checkpoint's weights, evaluated, in the platform's compute dtype."""
+    """mlx-lm's model with the checkpoint's weights, evaluated, in the platform's compute dtype.
+
+    Raises:
+        ModelError: the configuration or the weights make no model.
+    """
     from mlx_lm import utils as mlx_lm
 
     try:
@@ -92,13 +108,16 @@ def load_model(checkpoint: Checkpoint) -> nn.Module:
         dtype = platform.compute_dtype()
         if dtype is not None:
             model.set_dtype(dtype)
+        # A token put through and never evaluated costs nothing, and meets every wrong type and shape of the config.
+        model(mx.zeros((1, 1), mx.int32), cache=model.make_cache())
         mx.eval(model.parameters())
     except FileNotFoundError as e:
         raise ModelError(
             "no model*.safetensors here", where=checkpoint.folder, fix="download the weights in safetensors form"
         ) from e
-    except (ValueError, RuntimeError, TypeError, KeyError) as e:
-        what = shorten(str(e), 300)  # mlx names every missing tensor, hundreds where a shard is gone
+    except (ValueError, RuntimeError, TypeError, LookupError, AttributeError, ArithmeticError) as e:
+        # mlx-lm meets a wrong config as it falls over it. mlx names every missing tensor, hundreds if a shard is gone.
+        what = shorten(f"{type(e).__name__}: {e}", 300)
         raise ModelError(
             f"weights and config.json do not fit: {what}", where=checkpoint.folder, fix="download the checkpoint again"
         ) from e
@@ -113,7 +132,7 @@ def complete_config(config: dict[str, Any]) -> dict[str, Any]:
     """
     text = dict(config.get("text_config", config))
     if "global_head_dim" not in text:
-        sizes = {c["head_dim"] for c in text.get("per_layer_config", {}).values() if "head_dim" in c}
+        sizes = {c["head_dim"] for c in (text.get("per_layer_config") or {}).values() if "head_dim" in c}
         if len(sizes) == 1:
             text["global_head_dim"] = sizes.pop()
     if "text_config" not in config:

@@ -16,6 +16,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
+from mlx_gemma import run
 from mlx_gemma.errors import ModelError, RecipeError
 
 WEIGHTS, CONFIG = "adapters.safetensors", "adapter_config.json"
@@ -103,14 +104,20 @@ def adapter_parameters(model: nn.Module) -> dict[str, mx.array]:
 
 
 def save_adapter(model: nn.Module, folder: Path, spec: AdapterSpec, base: dict[str, Any]) -> None:
-    """Write both files, each whole or not at all. `base` (name, revision) is kept beside what mlx-lm needs."""
-    part = folder / f"{WEIGHTS}.part.safetensors"
-    mx.save_safetensors(str(part), adapter_parameters(model), metadata={"format": "mlx"})
-    part.replace(folder / WEIGHTS)
-    text = json.dumps(spec.mlx_lm_config() | {"model": base["name"], "revision": base["revision"]}, indent=1)
-    part = folder / f"{CONFIG}.part"
-    part.write_text(text + "\n", encoding="utf8")
-    part.replace(folder / CONFIG)
+    """Write both files, each whole or not at all. `base` (name, revision) is kept beside what mlx-lm needs.
+
+    Raises:
+        ModelError: the adapter is not finite, or cannot be written.
+    """
+    parameters = adapter_parameters(model)
+    if not all(mx.isfinite(v).all().item() for v in parameters.values()):
+        raise ModelError("the adapter holds NaN or infinity: training diverged", where=folder, fix="lower train.lr")
+    try:
+        with run.whole(folder / WEIGHTS) as part:
+            mx.save_safetensors(str(part), parameters, metadata={"format": "mlx"})
+    except RuntimeError as e:  # mlx tells a full disk so
+        raise ModelError(f"the adapter cannot be written: {e}", where=folder, fix="free space and train again") from e
+    run.write_json(folder / CONFIG, spec.mlx_lm_config() | {"model": base["name"], "revision": base["revision"]})
 
 
 def is_run(folder: Path) -> bool:
@@ -152,12 +159,17 @@ def load_adapter(model: nn.Module, folder: Path) -> None:
     from mlx_lm.tuner.utils import linear_to_lora_layers
 
     config = read_config(folder)
+    if adapter_parameters(model):
+        raise ModelError("the model has an adapter already", where=folder, fix="give the base and one --adapter")
     try:
         weights: dict[str, mx.array] = mx.load(str(folder / WEIGHTS))  # type: ignore[assignment]
     except RuntimeError as e:
         raise ModelError(f"unreadable {WEIGHTS}: {e}", where=folder, fix="train or copy the adapter again") from e
     parameters = {"dropout": 0.0} | config["lora_parameters"]
-    linear_to_lora_layers(model, config["num_layers"], parameters, use_dora=config.get("fine_tune_type") == "dora")
+    try:
+        linear_to_lora_layers(model, config["num_layers"], parameters, use_dora=config.get("fine_tune_type") == "dora")
+    except (ValueError, TypeError, KeyError) as e:
+        raise ModelError(f"{CONFIG} does not fit this model: {e!r}", where=folder, fix="train or copy it again") from e
     places = adapter_parameters(model)
     wrong = set(weights) ^ set(places) or {k for k, v in weights.items() if v.shape != places[k].shape}
     if wrong:

@@ -121,6 +121,8 @@ class ChatTemplate:
             at = tokens.index(self.start, at) + 1
             if tokens[at : at + len(header)] == header:
                 first = at + len(header)
+                if self.end not in tokens[first:]:
+                    raise DataError("the chat template does not end the model's turn with <turn|>")
                 last = tokens.index(self.end, first) + 1
                 spans.append((first, last))
         return spans

@@ -24,6 +24,7 @@ WEIGHTS = "model*.safetensors"  # as our loader reads
 # E4B-like models (ill conditioned, so an upper bound): float32 sources 3e-6; bfloat16 sources 2e-2 computed in float32
 # (rounding of the merged weights), 6e-2 in bfloat16. An adapter that moved each weight by 20 % made 0.2 to 1.0.
 TOLERANCE = {"F32": 1e-4, "F16": 0.1, "BF16": 0.1}
+MOST_OF_EFFECT = 0.5  # a merge that did nothing is off by the whole effect, however small that is
 KEPT = ("*.json", "*.jinja", "*.model")  # a README or licence text would speak of another model
 
 
@@ -69,6 +70,7 @@ def export(adapter: Path, out: Path, *, base: str | None = None) -> Exported:
     before = verify.logits(gemma, sequences)
     verify.load_adapter(gemma, adapter)
     wanted = verify.logits(gemma, sequences)
+    effect = verify.difference(before, wanted).mean
     del gemma
 
     try:
@@ -79,12 +81,14 @@ def export(adapter: Path, out: Path, *, base: str | None = None) -> Exported:
             if gap.mean > tolerance * gap.spread:
                 what = f"the exported model is not base + adapter: {gap}, accepted mean {tolerance * gap.spread:.1e}"
                 raise ModelError(what, where=out, fix="nothing was kept; report this with the adapter's config")
+            if gap.mean > MOST_OF_EFFECT * effect:
+                what = f"the adapter's effect ({effect:.1e} on the mean logit) is lost in the base's rounding: {gap}"
+                raise ModelError(what, where=out, fix="nothing was kept; train longer, or export onto a float32 base")
             part.rename(out)
     except BaseException:  # Ctrl-C too
         shutil.rmtree(part, ignore_errors=True)
         raise
     size = sum(p.stat().st_size for p in out.iterdir())
-    effect = verify.difference(before, wanted).mean
     return Exported(out, len(changes), max(changes), size, gap.largest, gap.mean, effect)
 
 

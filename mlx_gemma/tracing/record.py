@@ -1,6 +1,7 @@
 """`trace(gemma, prompt)`: generation with every token's probability and its rivals kept.
 
-All figures are the model's own distribution in float32, before temperature, top-p and top-k.
+All figures are the model's own distribution, before temperature, top-p and top-k: the head's product in the weights'
+dtype, soft cap and log-softmax in float32.
 """
 
 from __future__ import annotations
@@ -57,12 +58,11 @@ class Position:
 
 @dataclass(frozen=True)
 class Trace:
+    """A traced answer; `text` is decoded as a whole, as a character may span several tokens."""
+
     prompt_tokens: list[int]
     positions: list[Position]
-
-    @property
-    def text(self) -> str:
-        return "".join(p.text for p in self.positions)
+    text: str
 
 
 def trace(
@@ -86,7 +86,9 @@ def trace(
     tokens = prompt_tokens(gemma, messages)
     positions: list[Position] = []
     for step in decode(gemma, tokens, sampling or Sampling(), min(max_tokens, gemma.context - len(tokens)), top):
-        rivals = step.top if step.rank < top else [*step.top, (step.token, step.logprob)]
+        # Not by rank: of equal logits at the K-th place, any may be in the list.
+        listed = any(token == step.token for token, _ in step.top)
+        rivals = step.top if listed else [*step.top, (step.token, step.logprob)]
         candidates = [Candidate(t, gemma.template.decode([t]), p, t == step.token) for t, p in rivals]
         positions.append(
             Position(
@@ -101,4 +103,4 @@ def trace(
         )
         if step.token in gemma.stop_tokens:
             break
-    return Trace(tokens, positions)
+    return Trace(tokens, positions, gemma.template.decode([p.token for p in positions]))

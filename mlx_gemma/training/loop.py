@@ -17,6 +17,7 @@ from typing import Any
 import mlx.core as mx
 
 from mlx_gemma import __version__, digest, platform, run
+from mlx_gemma.errors import UserError
 from mlx_gemma.gemma4 import lora
 from mlx_gemma.recipe import Resolved
 from mlx_gemma.training import batches
@@ -41,7 +42,7 @@ class Progress:
     tokens_per_second: float
     peak_memory_gb: float
     seconds: float
-    skipped: bool
+    skipped: str | None  # the rows of an update that was not applied, its loss or gradient not being finite
 
 
 def train(
@@ -62,24 +63,33 @@ def train(
             taken for a finished run: the manifest is written last.
     """
     recipe = resolved.recipe
-    folder = run.start(Path(recipe.output))
+    folder = Path(recipe.output).expanduser()
+    run.check(folder)
     ready = prepared or prepare(recipe)
+    run.start(folder, recipe_text(resolved))
     with run.disk_errors(folder):
-        run.write_text(folder / "recipe.yaml", recipe_text(resolved))
         run.write_json(folder / "audit.json", ready.report.as_json())
         history = []
         checkpointing = _checkpointing(ready.gemma.text, recipe.train.checkpointing)
         with (folder / "metrics.jsonl").open("w", encoding="utf8") as metrics, checkpointing:
             for progress in _updates(ready, resolved):
-                metrics.write(json.dumps(asdict(progress)) + "\n")
+                metrics.write(json.dumps(_finite(asdict(progress))) + "\n")
                 metrics.flush()
                 history.append(progress)
                 report(progress)
+        if history[-1].skipped:
+            raise UserError("training diverged: the last update was not finite", where=folder, fix="lower train.lr")
         base = {"name": ready.gemma.checkpoint.name, "revision": ready.gemma.checkpoint.revision}
         lora.save_adapter(ready.gemma.model, folder, ready.spec, base)
         plot_losses(history, folder / "loss.png")
         run.write_json(folder / run.MANIFEST, manifest(resolved, ready, history))
+    ready.gemma.model.eval()
     return folder
+
+
+def _finite(line: dict[str, Any]) -> dict[str, Any]:
+    """NaN and infinity as null: JSON has neither."""
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
 
 
 def steps_of(resolved: Resolved, rows: int) -> int:
@@ -145,7 +155,9 @@ def mean_loss(ready: Prepared, split: Split, batch: int) -> float:
     order = sorted(range(len(split.examples)), key=lambda r: len(split.examples[r].tokens))
     total = 0.0
     for i in range(0, len(order), batch):
-        total += platform.scalar(summed_loss(ready.gemma.text, batches.collate(split.examples, order[i : i + batch])))
+        total += platform.scalar(
+            summed_loss(ready.gemma.text, batches.collate(split.examples, order[i : i + batch]), gradient=False)
+        )
     return total / split.targets
 
 
@@ -174,6 +186,7 @@ def manifest(resolved: Resolved, ready: Prepared, history: list[Progress]) -> di
         "adapter": {"parameters": ready.attached.parameters, "modules": ready.attached.modules},
         "result": {
             "steps": last.step,
+            "skipped": sum(p.skipped is not None for p in history),
             "loss": last.loss,
             "valid_loss": next((p.valid_loss for p in reversed(history) if p.valid_loss is not None), None),
             "seconds": last.seconds,

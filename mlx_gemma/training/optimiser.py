@@ -29,7 +29,7 @@ class Update(NamedTuple):
     norm: float  # gradient norm before clipping
     targets: int
     tokens: int  # computed positions, padding included
-    skipped: bool
+    skipped: str | None  # the rows of an update that was not applied
 
 
 def learning_rate(train: TrainSection, step: int, steps: int) -> float:
@@ -66,25 +66,24 @@ class Updater:
             mx.eval(total, grads)
         targets = sum(b.targets for b in batches)
         grads = tree_map(lambda g: g / targets, grads)
-        norm = math.sqrt(sum(scalar(mx.square(g.astype(mx.float32)).sum()) for _, g in tree_flatten(grads)))
+        squares = [mx.square(g.astype(mx.float32)).sum() for _, g in tree_flatten(grads)]
+        norm, loss = math.sqrt(scalar(mx.stack(squares).sum())), scalar(total) / targets
         tokens = sum(b.tokens.size for b in batches)
-        loss = scalar(total) / targets
-        result = Update(loss, norm, targets, tokens, not math.isfinite(norm + loss))
-        if result.skipped:
-            self._refuse(batches)
-            return result
+        if not math.isfinite(norm + loss):
+            return Update(loss, norm, targets, tokens, self._skipped(batches))
         self.failures = 0
         scale = min(1.0, self.train.clip / norm) if norm > 0 else 1.0
         self.adamw.learning_rate = rate
         self.adamw.update(self.model, tree_map(lambda g: g * scale, grads))
         mx.eval(self.model.trainable_parameters(), self.adamw.state)
-        return result
+        return Update(loss, norm, targets, tokens, None)
 
-    def _refuse(self, batches: list[Batch]) -> None:
+    def _skipped(self, batches: list[Batch]) -> str:
         self.failures += 1
+        rows = ", ".join(self.where(r) for b in batches for r in b.rows)
         if self.failures >= PATIENCE:
-            rows = ", ".join(self.where(r) for b in batches for r in b.rows[:4])
             raise UserError(
                 f"{PATIENCE} updates in a row had a non-finite loss or gradient; the last held {rows}",
                 fix="lower train.lr, or look at these rows",
             )
+        return rows

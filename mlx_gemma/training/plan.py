@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from mlx.utils import tree_flatten
 
-from mlx_gemma import platform, run
+from mlx_gemma import platform
 from mlx_gemma.errors import UserError
 from mlx_gemma.gemma4.load import Gemma
 from mlx_gemma.recipe import Recipe, Resolved
 from mlx_gemma.training.batches import MULTIPLE
 from mlx_gemma.training.loop import steps_of
-from mlx_gemma.training.loss import CHUNK
-from mlx_gemma.training.prepare import Prepared
+from mlx_gemma.training.loss import peak_bytes
+from mlx_gemma.training.prepare import Prepared, Split
 
 
 @dataclass(frozen=True)
@@ -25,6 +24,7 @@ class Plan:
     parameters: int
     rows: int
     valid_rows: int
+    valid_rejected: int
     targets: int
     lengths: dict[str, int]  # percentiles of the rows' tokens
     cut: int
@@ -42,18 +42,19 @@ def plan(resolved: Resolved, ready: Prepared) -> Plan:
         parameters=ready.attached.parameters,
         rows=len(lengths),
         valid_rows=len(ready.valid.examples) if ready.valid else 0,
+        valid_rejected=ready.valid_rejected,
         targets=ready.train.targets,
         lengths={f"p{q}": int(np.percentile(lengths, q)) for q in (5, 50, 95, 100)},
         cut=ready.train.cut,
         dropped=ready.train.dropped,
         audit=ready.report.summary_lines(),
         steps=steps_of(resolved, len(lengths)),
-        peak_bytes=predicted_peak(ready.gemma, resolved.recipe, int(lengths.max()), ready.attached.parameters),
+        peak_bytes=predicted_peak(ready.gemma, resolved.recipe, ready.train, ready.attached.parameters),
         memory_bytes=platform.memory_bytes(),
     )
 
 
-def predicted_peak(gemma: Gemma, recipe: Recipe, longest: int, trainable: int) -> int:
+def predicted_peak(gemma: Gemma, recipe: Recipe, split: Split, trainable: int) -> int:
     """Bytes that MLX's arrays are expected to take at most: weights, adapter and its AdamW state, activations.
 
     Activations are counted from the shapes that the backward pass keeps of each layer for the longest batch, with
@@ -63,13 +64,15 @@ def predicted_peak(gemma: Gemma, recipe: Recipe, longest: int, trainable: int) -
     args = gemma.text.args
     weights = sum(v.nbytes for _, v in tree_flatten(gemma.model.parameters()))
     size = 4 if platform.backend() == "cpu" else 2
-    length = MULTIPLE * -(-(longest - 1) // MULTIPLE)
-    tokens = recipe.train.batch * length
+    length = MULTIPLE * -(-(int(split.lengths.max()) - 1) // MULTIPLE)
+    rows = min(recipe.train.batch, len(split.examples))
+    tokens = rows * length
     layers = [_layer_bytes(args, i, tokens, length, size, recipe.adapter.rank) for i in range(args.num_hidden_layers)]
     kept = max(layers) + len(layers) * tokens * args.hidden_size * size if recipe.train.checkpointing else sum(layers)
     per_layer = tokens * args.num_hidden_layers * args.hidden_size_per_layer_input * size * 3
-    logits = 4 * min(CHUNK, tokens) * args.vocab_size * 4
-    return int(weights + trainable * 4 * 3 + kept + per_layer + logits)
+    logits = peak_bytes(rows * split.most_targets, args.vocab_size)
+    copies = 3 if recipe.train.accumulate == 1 else 4  # AdamW's two moments, the gradient, the gradient being summed
+    return int(weights + trainable * 4 * copies + kept + per_layer + logits)
 
 
 def _layer_bytes(args: Any, index: int, tokens: int, length: int, size: int, rank: int) -> int:
@@ -80,16 +83,9 @@ def _layer_bytes(args: Any, index: int, tokens: int, length: int, size: int, ran
     inner = args.intermediate_size * (2 if shared and args.use_double_wide_mlp else 1)
     width = 16 * args.hidden_size + 5 * queries + (0 if shared else 6 * keys) + 5 * inner + 7 * rank
     scores = 1.2 * args.num_attention_heads * length  # the training attention keeps them, on Metal too
-    return int(tokens * (width + scores) * size)
-
-
-def check_output(recipe: Recipe) -> None:
-    """Refuse before the model is loaded what `run.start` would refuse after.
-
-    Raises:
-        UserError: the output folder is taken.
-    """
-    run.start(Path(recipe.output))
+    # On a bfloat16 base every adapter widens its input to float32 and keeps that copy.
+    copies = 0 if size == 4 else 4 * (5 * args.hidden_size + queries + inner)
+    return int(tokens * ((width + scores) * size + copies))
 
 
 def check_memory(planned: Plan) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
+
+from mlx_gemma import run
 
 
 class Point(Protocol):
@@ -17,11 +20,13 @@ class Point(Protocol):
 
 
 def smoothed(values: Sequence[float], weight: float = 0.9) -> list[float]:
-    """Exponential moving average, corrected for its start, so that the first value stands unchanged."""
-    out, mean = [], 0.0
-    for i, value in enumerate(values, 1):
-        mean = weight * mean + (1 - weight) * value
-        out.append(mean / (1 - weight**i))
+    """Exponential moving average, corrected for its start and for values that are not finite."""
+    out, mean, seen = [], 0.0, 0.0
+    for value in values:
+        known = math.isfinite(value)
+        mean = weight * mean + (1 - weight) * (value if known else 0.0)
+        seen = weight * seen + (1 - weight) * known
+        out.append(mean / seen if seen else math.nan)
     return out
 
 
@@ -40,6 +45,5 @@ def plot_losses(history: Sequence[Point], path: Path) -> None:
     axes.set(xlabel="update", ylabel="loss (nats per supervised token)")
     axes.grid(alpha=0.3)
     axes.legend()
-    part = path.with_name(path.name + ".part")
-    figure.savefig(part, format="png", dpi=120)
-    part.replace(path)
+    with run.whole(path) as part:
+        figure.savefig(part, format="png", dpi=120)

@@ -37,6 +37,10 @@ class Split:
         return sum(e.targets for e in self.examples)
 
     @property
+    def most_targets(self) -> int:
+        return max(e.targets for e in self.examples)
+
+    @property
     def lengths(self) -> np.ndarray:
         return np.array([len(e.tokens) for e in self.examples])
 
@@ -49,6 +53,7 @@ class Prepared:
     report: Report
     train: Split
     valid: Split | None
+    valid_rejected: int  # validation rows that the filter left out
 
 
 def adapter_spec(recipe: Recipe) -> lora.AdapterSpec:
@@ -64,14 +69,14 @@ def prepare(recipe: Recipe) -> Prepared:
     """
     report = audit(scan_rows(recipe.data.train), recipe.filter)
     kept = limited(report.kept, recipe.data.limit, recipe.train.seed)
-    valid_rows = audit(scan_rows(recipe.data.valid, "valid"), recipe.filter).kept if recipe.data.valid else None
+    valid_report = audit(scan_rows(recipe.data.valid, "valid"), recipe.filter) if recipe.data.valid else None
     gemma = load(recipe.model.name, revision=recipe.model.revision)
     mx.random.seed(recipe.train.seed)
     spec = adapter_spec(recipe)
     attached = lora.attach(gemma.model, spec)
     train = render(kept, gemma.template, recipe, recipe.data.train)
-    valid = render(valid_rows, gemma.template, recipe, str(recipe.data.valid)) if valid_rows is not None else None
-    return Prepared(gemma, spec, attached, report, train, valid)
+    valid = render(valid_report.kept, gemma.template, recipe, str(recipe.data.valid)) if valid_report else None
+    return Prepared(gemma, spec, attached, report, train, valid, len(valid_report.rejected) if valid_report else 0)
 
 
 def limited(rows: list[Row], limit: int | None, seed: int) -> list[Row]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 from logits import our_logits, reference_model
 from tiny_gemma4 import add_dead_kv, edit_config, edit_weights, random_tokens
 
@@ -103,8 +107,32 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "cut in its data": (lambda f: cut(f / "model.safetensors", 0.9), "weights"),
     "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), "tokenizer.json"),
     "no template": (lambda f: (f / "chat_template.jinja").unlink(), "no chat template"),
-    "foreign text config": (lambda f: edit_config(f, text_config=None), "config.json"),
+    "foreign text config": (lambda f: edit_config(f, text_config=None), "text_config is no object"),
+    "too few layer types": (lambda f: edit_text(f, layer_types=["full_attention"]), "IndexError"),
+    "layer config a list": (lambda f: edit_text(f, per_layer_config=[1], global_head_dim=...), "AttributeError"),
+    "no heads": (lambda f: edit_text(f, num_attention_heads=0), "do not fit"),
+    "a width in words": (lambda f: edit_text(f, hidden_size="wide"), "do not fit"),
+    "an epsilon in words": (lambda f: edit_text(f, rms_norm_eps="small"), "do not fit"),
+    "a context in words": (lambda f: edit_text(f, max_position_embeddings="long"), "max_position_embeddings"),
+    "a stop token in words": (lambda f: edit_config(f, eos_token_id="<eos>"), "eos_token_id"),
+    "generation config cut": (lambda f: (f / "generation_config.json").write_text("{"), "generation_config.json"),
+    "generation config a list": (lambda f: (f / "generation_config.json").write_text("[]"), "generation_config.json"),
 }
+
+
+def edit_text(folder: Path, **changes: Any) -> None:
+    """Change the text decoder's configuration; `...` removes a key."""
+    text = json.loads((folder / "config.json").read_text())["text_config"] | changes
+    edit_config(folder, text_config={k: v for k, v in text.items() if v is not ...})
+
+
+def test_null_in_a_config_is_absence(writable: Callable[[str], Path]) -> None:
+    folder = writable("e2b")
+    edit_config(folder, eos_token_id=None)
+    (folder / "generation_config.json").write_text('{"eos_token_id": null}')
+    edit_text(folder, per_layer_config=None, global_head_dim=32)
+    gemma = load(str(folder))
+    assert gemma.stop_tokens == {gemma.template.end}
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -127,13 +155,42 @@ def test_missing_shard(writable: Callable[[str], Path]) -> None:
         ("nanoo", "not a hub id"),
         ("a/b/c", "not a hub id"),
         ("../up", "hub id"),
+        ("google/gemma--4", "not a hub id"),
+        ("a/b.git", "not a hub id"),
         ("google/gemma-4-E2B-it", "cannot be reached"),
+        ("runs/nanno", "no such folder, and"),
         ("some.file", "not a model folder"),
     ],
 )
 def test_name_of_nothing(name: str, word: str) -> None:
     Path("some.file").write_text("")
     one_line(lambda: load(name), word, name)
+
+
+def test_a_prompt_where_the_model_should_be() -> None:
+    prompt = "Write a function that sums a list. " * 20
+    one_line(lambda: load(prompt), "not a hub id", prompt[:80].rstrip())
+
+
+ANSWERED: Any = SimpleNamespace(headers={}, request=None)
+
+
+@pytest.mark.parametrize(
+    ("error", "word"),
+    [
+        (GatedRepoError("gated", response=ANSWERED), "licence"),
+        (RepositoryNotFoundError("none", response=ANSWERED), "no such folder, and the hub has no such model"),
+        (RevisionNotFoundError("none", response=ANSWERED), "no revision v9"),
+        (HfHubHTTPError("down", response=ANSWERED), "cannot be reached"),
+        (OSError(errno.ENOSPC, "No space left on device"), "the disk is full"),
+    ],
+)
+def test_what_the_hub_answers(monkeypatch: pytest.MonkeyPatch, error: Exception, word: str) -> None:
+    def fail(*args: Any, **options: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fail)
+    one_line(lambda: load("google/gemma-4-E2B-it", revision="v9"), word, "")
 
 
 def one_line(call: Callable[[], Any], word: str, where: str) -> None:

@@ -14,7 +14,7 @@ from mlx_gemma.gemma4 import lora
 from mlx_gemma.gemma4.load import Gemma, load
 from mlx_gemma.gemma4.template import Example
 from mlx_gemma.recipe import TrainSection
-from mlx_gemma.training import batches
+from mlx_gemma.training import batches, loss
 from mlx_gemma.training.loss import summed_loss
 from mlx_gemma.training.optimiser import PATIENCE, Updater, learning_rate
 
@@ -54,10 +54,18 @@ def largest_relative_difference(a: object, b: object) -> float:
     return max((mx.abs(x - y).max() / mx.maximum(mx.abs(x).max(), 1e-12)).item() for (_, x), (_, y) in pairs)  # type: ignore[misc]
 
 
-def test_loss_and_gradient_equal_the_plain_ones(adapted: Gemma) -> None:
+@pytest.mark.parametrize("chunk", [None, 100, 64])
+def test_loss_and_gradient_equal_the_plain_ones(
+    adapted: Gemma, chunk: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if chunk:
+        monkeypatch.setattr(loss, "CHUNK_BYTES", 4 * 3072 * chunk)  # several chunks, the last one smaller
     # float32; padded together against one row at a time. Reference noise floor of the same comparison: 1.4e-4.
     examples = rows()
     batch = batches.collate(examples, range(len(examples)))
+    assert summed_loss(adapted.text, batch, gradient=False).item() == pytest.approx(
+        summed_loss(adapted.text, batch).item(), rel=1e-6
+    )
     ours, g_ours = nn.value_and_grad(adapted.model, lambda b: summed_loss(adapted.text, b))(batch)
     plain, g_plain = nn.value_and_grad(adapted.model, lambda e: sum(plain_loss(adapted, x) for x in e))(examples)
     assert ours.item() == pytest.approx(plain.item(), rel=1e-5)

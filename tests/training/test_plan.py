@@ -12,9 +12,10 @@ import pytest
 
 from mlx_gemma.errors import RecipeError
 from mlx_gemma.gemma4 import lora
+from mlx_gemma.gemma4.template import Example
 from mlx_gemma.recipe import read_recipe
 from mlx_gemma.training import plan
-from mlx_gemma.training.prepare import adapter_spec
+from mlx_gemma.training.prepare import Split, adapter_spec
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "python3.yaml"
 
@@ -26,6 +27,11 @@ def e2b() -> Any:
     model = Model(ModelArgs())
     model.set_dtype(mx.bfloat16)
     return model
+
+
+def rows(length: int, targets: int) -> Split:
+    example = Example([0] * length, [False] * (length - targets) + [True] * targets)
+    return Split([example] * 16, [""] * 16, 0, 0, "")
 
 
 def test_the_articles_adapter_on_e2b() -> None:
@@ -40,7 +46,7 @@ def test_the_recipe_says_the_memory_that_is_predicted(monkeypatch: pytest.Monkey
     recipe, model = read_recipe(RECIPE).recipe, e2b()
     attached = lora.attach(model, adapter_spec(recipe))
     gemma: Any = SimpleNamespace(text=model, model=model)
-    predicted = plan.predicted_peak(gemma, recipe, longest=160, trainable=attached.parameters) / 1e9
+    predicted = plan.predicted_peak(gemma, recipe, rows(160, 80), attached.parameters) / 1e9
     said = re.search(r"about\n# (\d+) GB", RECIPE.read_text())
     assert said
     assert round(predicted) == int(said[1])

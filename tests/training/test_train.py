@@ -134,3 +134,36 @@ def test_a_full_disk_and_an_interruption_leave_no_finished_run(rows: Path, monke
         mlx_gemma.train(resolved(rows, f"output={rows.parent / 'run'}"), report=interrupted)
     assert not (rows.parent / "run" / run.MANIFEST).exists()
     mlx_gemma.train(resolved(rows, f"output={rows.parent / 'run'}", "train.steps=1"))  # the remains are written over
+
+
+def test_a_disk_that_is_full_while_the_adapter_is_saved(rows: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # mlx tells it as RuntimeError, not OSError.
+    def full(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("[write] Unable to write 4096 bytes to file.")
+
+    monkeypatch.setattr(mx, "save_safetensors", full)
+    with pytest.raises(UserError, match="the adapter cannot be written"):
+        mlx_gemma.train(resolved(rows, "train.steps=1"))
+    assert not [p for p in (rows.parent / "run").iterdir() if "adapter" in p.name or "part" in p.name]
+
+
+def test_an_interrupted_run_does_not_keep_the_weights_of_another(rows: Path) -> None:
+    folder = mlx_gemma.train(resolved(rows, "train.steps=1"))
+    (folder / run.MANIFEST).unlink()  # as if it had been killed just before
+
+    def interrupted(progress: loop.Progress) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        mlx_gemma.train(resolved(rows, "adapter.rank=8"), report=interrupted)
+    assert not (folder / "adapters.safetensors").exists()
+
+
+def test_a_run_that_diverges_fails_and_says_so(rows: Path) -> None:
+    seen: list[loop.Progress] = []
+    with pytest.raises(UserError, match="diverged"):
+        mlx_gemma.train(resolved(rows, "train.lr=1e30", "train.warmup=0"), report=seen.append)
+    assert any(p.skipped and "rows.jsonl:" in p.skipped for p in seen)
+    lines = (rows.parent / "run" / "metrics.jsonl").read_text().splitlines()
+    assert "NaN" not in "".join(lines)
+    assert json.loads(lines[-1])["loss"] is None
