@@ -129,7 +129,7 @@ def describe() -> dict[str, str]:
 
 
 def matmul_gflops(size: int = 1024) -> float:
-    """Measured speed of a float32 matrix product on the default device, in GFLOP/s; 0.1 s, or 3 s with no good BLAS."""
+    """Measured speed of a float32 matrix product on the default device, in GFLOP/s; 0.3 s, or 8 s with no good BLAS."""
     import time
 
     load_blas()
@@ -137,6 +137,9 @@ def matmul_gflops(size: int = 1024) -> float:
 
     a = mx.random.normal((size, size))
     mx.eval(a @ a)
-    started = time.perf_counter()
-    mx.eval(a @ a)
-    return float(2 * size**3 / (time.perf_counter() - started) / 1e9)
+    best = 0.0
+    for _ in range(5):  # the best of five: other processes only ever slow it
+        started = time.perf_counter()
+        mx.eval(a @ a)
+        best = max(best, 2 * size**3 / (time.perf_counter() - started) / 1e9)
+    return best

@@ -51,10 +51,10 @@ def test_decoded_is_one_forward_pass(models: Models, name: str) -> None:
     whole = log_softmax(our_logits(gemma, prompt + [s.token for s in steps[:-1]]))[len(prompt) - 1 :]
     for step, row in zip(steps, whole, strict=True):
         assert step.token == row.argmax()
-        assert step.rank == 0
-        assert abs(step.logprob - row[step.token]) < 1e-3
-        assert abs(step.entropy + (np.exp(row) * row).sum()) < 1e-3
-        assert [t for t, _ in step.top] == np.argsort(-row)[:3].tolist()
+        assert step.scores.rank == 0
+        assert abs(step.scores.logprob - row[step.token]) < 1e-3
+        assert abs(step.scores.entropy + (np.exp(row) * row).sum()) < 1e-3
+        assert [t for t, _ in step.scores.top] == np.argsort(-row)[:3].tolist()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -64,7 +64,7 @@ def test_prefill_in_pieces(models: Models, monkeypatch: pytest.MonkeyPatch, name
     monkeypatch.setattr(decoding, "PREFILL", 7)
     pieces = decoded(gemma, prompt, 4)
     assert [s.token for s in pieces] == [s.token for s in whole]
-    assert max(abs(a.logprob - b.logprob) for a, b in zip(pieces, whole, strict=True)) < 1e-3
+    assert max(abs(a.scores.logprob - b.scores.logprob) for a, b in zip(pieces, whole, strict=True)) < 1e-3
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -32,7 +32,7 @@ def commands() -> list[str]:
 def help_page() -> str:
     """docs/cli.md as it should be."""
     parts = ["# The command line\n\nWritten by `python tests/test_readme.py`; a test compares it with the program.\n"]
-    with click.Context(cli, info_name="mlx-gemma", terminal_width=100, max_content_width=100) as context:
+    with click.Context(cli, info_name="mlx-gemma", terminal_width=100, **cli.context_settings) as context:
         for name in COMMANDS:
             command = cli.get_command(context, name)
             assert command is not None

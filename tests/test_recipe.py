@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -48,6 +49,38 @@ def test_the_written_recipe_runs_again_as_it_was(recipe: Path, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
+    ("override", "value"),
+    [
+        ("output=2026-11-21", "2026-11-21"),
+        ("output=007", "007"),
+        ("model.revision=7e10", "7e10"),
+        ("model.revision=2026-13-45", "2026-13-45"),
+        ("model.revision=on", "on"),
+        ("model.revision=null", None),
+        ("model.revision='null'", "null"),
+        ("output=~/runs/x", "{home}/runs/x"),
+        ("output=~nobody_of_this_name/x", "~nobody_of_this_name/x"),
+        ("filter.contamination=[~/evals.jsonl]", (Path("{home}/evals.jsonl"),)),
+        ("train.lr=1e-4", 1e-4),
+        ("train.steps=010", 10),
+        ("train.checkpointing=true", True),
+        ("adapter.layers=3", 3),
+    ],
+)
+def test_the_schema_says_what_a_value_is(recipe: Path, tmp_path: Path, override: str, value: Any) -> None:
+    """Whatever YAML 1.1 would make of it; the same in the file, whose form is that of the written recipe."""
+    resolved = read_recipe(recipe, [override])
+    again = tmp_path / "again.yaml"
+    again.write_text(recipe_text(resolved))
+    section, _, key = override.partition("=")[0].rpartition(".")
+    for r in (resolved.recipe, read_recipe(again).recipe):
+        found = getattr(getattr(r, section) if section else r, key)
+        home = str(tmp_path / "home")
+        assert str(found) == str(value).replace("{home}", home)
+        assert type(found) is type(value)
+
+
+@pytest.mark.parametrize(
     ("override", "says"),
     [
         ("train.lrr=1", "did you mean train.lr?"),
@@ -62,7 +95,15 @@ def test_the_written_recipe_runs_again_as_it_was(recipe: Path, tmp_path: Path) -
         ("adapter.targets=[q_proj, q_proj]", "each once"),
         ("adapter.targets=[qproj]", "q_proj"),
         ("adapter.layers=0", "at least 1"),
-        ("adapter.layers=some", "adapter.layers"),
+        ("adapter.layers=some", "adapter.layers: "),
+        ("adapter.rank=true", "adapter.rank"),
+        ("adapter.rank=3000000000", "adapter.rank"),
+        ("train.lr=true", "train.lr"),
+        ("train.seed=1e22", "train.seed"),
+        ("train.epochs=1e308", "train.epochs"),
+        ("train.steps=1000000000000", "train.steps"),
+        ("model.name=" + "[" * 5000, "nested too deeply"),
+        ("adapter={rank: 1, rank: 2}", "key 'rank' occurs twice"),
         ("data.turns=first", "data.turns"),
         ("data.limit=0", "data.limit"),
         ("filter.python2=maybe", "filter.python2"),
@@ -102,6 +143,11 @@ def test_wrong_values_are_told_in_one_line(recipe: Path, override: str, says: st
         ("- a\n- b\n", "a mapping of sections"),
         ("model: {name: nano\n", "not YAML"),
         ("model: {name: nano}\n", "data is missing"),
+        (SMALL + "train: {steps: 5}\n", "bad.yaml:5: not YAML: key 'train' occurs twice"),
+        (SMALL + "filter: &a {python2: *a}\n", "not YAML"),
+        (SMALL + "? [a]\n: 1\n", "not YAML"),
+        ("model: " + "[" * 5000, "nested too deeply"),
+        (SMALL.replace("lr: 1e-4", "checkpointing: true") + "adapter: {dropout: 0.1}\n", "choose one"),
         (SMALL.replace("output: runs/x", ""), "output is missing"),
         (SMALL.replace("train: {steps: 3, lr: 1e-4}", "train: {lr: 1e-4}"), "either train.epochs or train.steps"),
     ],

@@ -1,22 +1,23 @@
 """Seconds per query: our decoding loop and mlx-lm's, on the same loaded weights and the same prompts, alternating.
 
-Not in the figures: loading (given apart), rendering the prompt, detokenising. Greedy, so both do the same work.
+Not in the figures: loading, rendering the prompt, detokenising. Greedy, so both do the same work. Loading is given
+apart, as a user waits for it: the first import of mlx-lm and transformers is in it.
 """
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from dataclasses import asdict, dataclass
 from datetime import date
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from mlx_gemma import platform
+from mlx_gemma.data.records import read_eval_items
 from mlx_gemma.decode.generate import as_messages, decode, prompt_tokens
 from mlx_gemma.decode.sample import Sampling
-from mlx_gemma.errors import DataError
 from mlx_gemma.gemma4.load import Gemma, load
 
 
@@ -55,25 +56,9 @@ def read_prompts(path: Path, limit: int) -> list[str]:
     """The `prompt` of the first `limit` lines of a JSONL file.
 
     Raises:
-        DataError: no such file, or a line without a prompt.
+        DataError: see `read_eval_items`.
     """
-    prompts: list[str] = []
-    try:
-        with path.open(encoding="utf8") as file:
-            for number, line in enumerate(file, 1):
-                if len(prompts) == limit:
-                    break
-                try:
-                    prompts.append(str(json.loads(line)["prompt"]))
-                except (ValueError, KeyError, TypeError) as e:
-                    raise DataError(
-                        "no JSON object with a prompt", where=f"{path}:{number}", fix="mend the line"
-                    ) from e
-    except (OSError, UnicodeDecodeError) as e:
-        raise DataError(f"cannot be read: {e}", where=path, fix="give a JSONL file with a prompt in each line") from e
-    if not prompts:
-        raise DataError("no prompts", where=path, fix="give a JSONL file with a prompt in each line")
-    return prompts
+    return [item.prompt for item in islice(read_eval_items(path), limit)]
 
 
 def measure(model: str, adapter: Path | None, prompts: list[str], max_tokens: int) -> Result:
@@ -108,9 +93,10 @@ def _ours(gemma: Gemma, query: list[int], max_tokens: int) -> tuple[list[int], f
 
 def _mlx_lm(gemma: Gemma, query: list[int], max_tokens: int) -> tuple[list[int], float, float]:
     import mlx.core as mx
-    from mlx_lm.generate import generate_step
+    from mlx_lm.generate import generate_step, generation_stream, wired_limit
 
-    return _timed(gemma, (int(t) for t, _ in generate_step(mx.array(query), gemma.model, max_tokens=max_tokens)))
+    with wired_limit(gemma.model, [generation_stream]):  # as its stream_generate does
+        return _timed(gemma, (int(t) for t, _ in generate_step(mx.array(query), gemma.model, max_tokens=max_tokens)))
 
 
 def _timed(gemma: Gemma, steps: Any) -> tuple[list[int], float, float]:

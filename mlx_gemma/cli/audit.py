@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from mlx_gemma.cli import options
+
 
 @click.command()
 @click.argument("data")
@@ -23,15 +25,23 @@ def command(data: str, against: tuple[Path, ...], clean: Path | None) -> None:
     \b
     mlx-gemma audit datasets/python3/raw.jsonl --against evals/python3.jsonl --write clean.jsonl
     """
-    from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from mlx_gemma.data.audit import audit
     from mlx_gemma.data.formats import scan_rows
     from mlx_gemma.data.policy import FilterPolicy
+    from mlx_gemma.data.sources import data_files
+    from mlx_gemma.errors import UserError
 
-    console = Console(highlight=False)
-    with console.status(f"reading {data}"):
+    if clean is not None:
+        rejected = clean.with_name(f"{clean.stem}.rejected.jsonl")
+        inputs = {file.resolve() for file in (*(file for file, _ in data_files(data)), *against)}
+        for path in (clean, rejected):
+            if path.resolve() in inputs:
+                raise UserError("would be overwritten, and is read", where=path, fix="give --write another name")
+    console = options.console()
+    with console.status(Text(f"reading {data}")):
         report = audit(scan_rows(data), FilterPolicy(malformed="reject"), against)
     table = Table(box=None, pad_edge=False, header_style="bold", expand=True)
     table.add_column("check", no_wrap=True)
@@ -41,8 +51,9 @@ def command(data: str, against: tuple[Path, ...], clean: Path | None) -> None:
     for check, rows, action, example in report.table():
         table.add_row(check, str(rows), action, example)
     console.print(table)
-    console.print(f"[bold]{report.read:,} rows read: {len(report.kept):,} kept, {len(report.rejected):,} rejected[/]")
+    console.print(
+        f"{report.read:,} rows read: {len(report.kept):,} kept, {len(report.rejected):,} rejected", style="bold"
+    )
     if clean is not None:
-        rejected = clean.with_name(f"{clean.stem}.rejected.jsonl")
         report.write(clean, rejected)
         console.print(f"kept rows in {clean}, rejected ones with their reasons in {rejected}")

@@ -15,7 +15,7 @@ from mlx_gemma.cli import options
 @click.option("--prompts", type=click.Path(path_type=Path), default=Path("evals/python3.jsonl"), show_default=True)
 @click.option("--limit", type=click.IntRange(1), default=10, show_default=True, help="Use the first so many prompts.")
 @click.option("--max-tokens", type=click.IntRange(1), default=128, show_default=True)
-@click.option("--save", type=click.Path(path_type=Path), help="Append the measurement as a JSON line to this file.")
+@click.option("--save", type=options.OutputFile(), help="Append the measurement as a JSON line to this file.")
 def command(model: str, adapter: Path | None, prompts: Path, limit: int, max_tokens: int, save: Path | None) -> None:
     """Measure greedy answers of MODEL: load, then seconds per query (median and spread), split into prefill and decode.
 
@@ -24,12 +24,12 @@ def command(model: str, adapter: Path | None, prompts: Path, limit: int, max_tok
     """
     import json
 
-    from rich.console import Console
     from rich.table import Table
 
     from mlx_gemma.bench.decode import measure, read_prompts
+    from mlx_gemma.run import disk_errors
 
-    console = Console(highlight=False)
+    console = options.console()
     with console.status("measuring"):
         result = measure(model, adapter, read_prompts(prompts, limit), max_tokens)
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -47,10 +47,10 @@ def command(model: str, adapter: Path | None, prompts: Path, limit: int, max_tok
         )
     console.print(table)
     console.print(
-        f"[bold]{result.ours.query:.3f} s per query, {result.ratio:.2f} x mlx-lm's[/]; {result.queries} queries of "
-        f"{result.tokens} tokens in all, the same in {result.identical}; load {result.load:.2f} s"
+        f"{result.ours.query:.3f} s per query, {result.ratio:.2f} x mlx-lm's; {result.queries} queries of "
+        f"{result.tokens} tokens in all, the same in {result.identical}; load {result.load:.2f} s, imports included"
     )
-    console.print(f"[dim]{', '.join(f'{k} {v}' for k, v in result.machine.items())}[/]")
+    console.print(", ".join(f"{k} {v}" for k, v in result.machine.items()), style="dim")
     if save is not None:
-        with save.open("a", encoding="utf8") as file:
+        with disk_errors(save), save.open("a", encoding="utf8") as file:
             file.write(json.dumps(result.as_row()) + "\n")

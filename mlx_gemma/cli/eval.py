@@ -15,7 +15,7 @@ from mlx_gemma.cli import options
 @options.adapter
 @options.system
 @click.option("--max-tokens", type=click.IntRange(1), default=192, show_default=True)
-@click.option("--save", type=click.Path(path_type=Path), help="Write every answer and its verdict to this JSONL file.")
+@click.option("--save", type=options.OutputFile(), help="Write every answer and its verdict to this JSONL file.")
 def command(
     suite: Path, model: str, adapter: Path | None, system: str | None, max_tokens: int, save: Path | None
 ) -> None:
@@ -27,7 +27,6 @@ def command(
     \b
     mlx-gemma eval evals/python3.jsonl --model nano --adapter runs/nano
     """
-    from rich.console import Console
     from rich.table import Table
 
     from mlx_gemma.data.write import write_jsonl
@@ -36,8 +35,10 @@ def command(
     from mlx_gemma.gemma4 import lora
     from mlx_gemma.gemma4.load import load
 
-    console = Console(highlight=False)
+    console = options.console()
     items = read_suite(suite)
+    if adapter:
+        lora.read_config(adapter)  # a fault of the second half is told before the first
     outcomes: dict[str, Outcome] = {}
     gemma = load(model)
     with console.status("answering") as status:
@@ -58,9 +59,9 @@ def command(
         table.add_column(name, justify="right")
     for verdict in next(iter(outcomes.values())).rates():
         table.add_row(verdict, *(str(o.rates()[verdict]) for o in outcomes.values()))
-    table.add_row("[bold]bad outputs[/]", *(f"[bold]{o.bad}[/]" for o in outcomes.values()))
+    table.add_row("bad outputs", *(str(o.bad) for o in outcomes.values()), style="bold")
     console.print(table)
-    console.print("[dim]count, share and Wilson 95 % interval; greedy; python2 to fails are bad[/]")
+    console.print("count, share and Wilson 95 % interval; greedy; python2 to fails are bad", style="dim")
     if save is not None:
         write_jsonl(
             save,

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from mlx_gemma.cli import options
+
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
@@ -20,14 +22,12 @@ def command(run: Path, to: str, out: Path | None, base: str | None) -> None:
     Merged in float32, saved in the base's dtype; every other tensor and file of the base is carried over untouched. The
     result is loaded again and compared with base and adapter before the command reports success.
     """
-    from rich.console import Console
-
     from mlx_gemma.interop import hf
 
-    console = Console(highlight=False)
+    console = options.console()
     with console.status("merging and comparing"):
         done = hf.export(run, out or run / to, base=base)
-    console.print(f"[bold]{done.folder}[/]: {done.merged} tensors merged, {done.bytes / 1e6:.1f} MB")
+    console.print(f"{done.folder}: {done.merged} tensors merged, {done.bytes / 1e6:.1f} MB")
     console.print(
         f"loaded again, its logits differ from base + adapter by {done.mean_difference:.1e} on average; "
         f"the adapter itself moves them by {done.mean_effect:.1e}"

@@ -1,12 +1,16 @@
-"""Options that several commands share."""
+"""What several commands share: options, the kind of file that they write, and the terminal."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -17,6 +21,26 @@ adapter = click.option(
     help="A run folder, or a folder in mlx-lm's adapter form.",
 )
 system = click.option("--system", metavar="TEXT", help='A system turn, e.g. "Prefer Python 3, not Python 2."')
+
+
+class OutputFile(click.Path):
+    """A file that is written after minutes of work: whether it can be is found out before."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path, dir_okay=False, writable=True)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        path = Path(os.fsdecode(super().convert(value, param, ctx)))
+        if not os.access(path.parent, os.W_OK | os.X_OK):
+            self.fail(f"the folder of {path} is not there, or cannot be written to.", param, ctx)
+        return path
+
+
+def console() -> Console:
+    """The terminal, where no text is markup: data and paths are shown as they are."""
+    from rich.console import Console
+
+    return Console(highlight=False, markup=False, emoji=False)
 
 
 def sampling(default_tokens: int) -> Callable[[F], F]:

@@ -17,7 +17,7 @@ from mlx_gemma.cli import options
 @click.option("--top", type=int, default=10, show_default=True, help="Candidates kept for each token.")
 @click.option("--columns", type=click.IntRange(1, 10), default=3, show_default=True, help="Candidates shown.")
 @click.option("--uncertain", type=click.IntRange(1), metavar="N", help="Show the N least certain tokens, least first.")
-@click.option("--svg", type=click.Path(path_type=Path, dir_okay=False), help="Save the table as a picture too.")
+@click.option("--svg", type=options.OutputFile(), help="Save the table as a picture too.")
 @options.sampling(default_tokens=128)
 def command(
     model: str,
@@ -43,10 +43,9 @@ def command(
     mlx-gemma trace nano "Print the numbers from 1 to 5." --uncertain 5
     mlx-gemma trace nano "Print the numbers from 1 to 5." --system "Prefer Python 3, not Python 2."
     """
-    from rich.console import Console
-
     from mlx_gemma.decode.sample import Sampling
     from mlx_gemma.gemma4.load import load
+    from mlx_gemma.run import disk_errors
     from mlx_gemma.tracing.record import trace
     from mlx_gemma.tracing.render import save_svg, table
 
@@ -55,6 +54,7 @@ def command(
         load(model, adapter=adapter), prompt, system=system, sampling=sampling, max_tokens=max_tokens, top=top
     )
     shown = table(found, columns, uncertain)
-    Console(highlight=False).print(shown)
+    options.console().print(shown)
     if svg is not None:
-        save_svg(shown, svg, f"{model}: {prompt}")
+        with disk_errors(svg):
+            save_svg(shown, svg, f"{model}: {prompt}")

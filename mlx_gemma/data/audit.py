@@ -10,6 +10,7 @@ only rows that pass are compared with the rows kept before them, so that a fault
 
 from __future__ import annotations
 
+import platform
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -91,6 +92,7 @@ class Report:
             "read": self.read,
             "kept": len(self.kept),
             "rejected": len(self.rejected),
+            "python": platform.python_version(),  # whose grammar says what is broken
             "checks": checks,
             "rejected_rows": [_reasons(j) for j in self.rejected],
             "flagged_rows": [_reasons(j) for j in self.flagged],

@@ -6,14 +6,13 @@ common (the usual measure for long prompts); nearly equal by the Jaccard similar
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from mlx_gemma.data.duplicates import ExactIndex, NearIndex, normalised, prompt_shingles
 from mlx_gemma.data.formats import Row
-from mlx_gemma.errors import DataError
+from mlx_gemma.data.records import read_eval_items
 
 NEAR = 0.75
 RUN = 13  # words
@@ -59,19 +58,6 @@ def read_eval_prompts(files: Iterable[Path]) -> list[tuple[str, str]]:
     """(id, prompt) of eval files: JSON Lines with `prompt` and, if there is one, `id`.
 
     Raises:
-        DataError: no such file, or a line without a prompt, with file and line.
+        DataError: see `read_eval_items`.
     """
-    prompts = []
-    for file in files:
-        try:
-            lines = file.read_text(encoding="utf-8").strip().split("\n")
-        except (OSError, UnicodeDecodeError) as e:
-            raise DataError(f"cannot be read: {e}", where=file, fix="check the path of the eval file") from e
-        for number, line in enumerate(lines, 1):
-            try:
-                item = json.loads(line)
-                prompts.append((f"{file.name}:{item.get('id', number)}", normalised(item["prompt"])))
-            except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
-                fix = 'every line must be {"id": ..., "prompt": ...}'
-                raise DataError("not an eval item", where=f"{file}:{number}", fix=fix) from e
-    return prompts
+    return [(f"{file.name}:{item.id}", normalised(item.prompt)) for file in files for item in read_eval_items(file)]

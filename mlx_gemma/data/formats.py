@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mlx_gemma.data.records import Bad, read_records
+from mlx_gemma.data.records import Bad, read_records, text_of
 from mlx_gemma.data.sources import data_files
 from mlx_gemma.errors import DataError
 
@@ -131,7 +131,7 @@ def _messages(record: Any) -> tuple[Messages, set[str]]:
         if (one in keys) != (other in keys):
             have, lack = (one, other) if one in keys else (other, one)
             raise Bad(f"has {have!r} but no {lack!r}", f"add {lack!r}")
-    found = ", ".join(sorted(map(str, keys))[:5]) or "none"
+    found = ", ".join(sorted(map(repr, keys))[:5]) or "none"  # repr: a key may hold what no terminal should see
     raise Bad(f"no known shape (keys: {found})", f"give {SHAPES}")
 
 
@@ -154,17 +154,7 @@ def _turn(turn: Any, number: int, role_key: str, text_key: str, roles: dict[str,
 
 
 def _said(role: str, record: dict[str, Any], key: str, place: str = "") -> dict[str, str]:
-    text = record[key]
-    if not isinstance(text, str):
-        raise Bad(f"{place}{key!r} must be text, not {type(text).__name__}", "write it as a string")
-    if not text.strip():
-        raise Bad(f"{place}{key!r} is empty", "fill it in or drop the row")
-    if not text.isascii():
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise Bad(f"{place}{key!r} holds half of a surrogate pair", "write the character whole") from None
-    return {"role": role, "content": text}
+    return {"role": role, "content": text_of(record, key, place)}
 
 
 def _check_order(messages: Messages) -> None:

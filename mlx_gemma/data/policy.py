@@ -12,13 +12,16 @@ filter:
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 Action = Literal["reject", "keep"]
 Similarity = Annotated[float, Field(ge=0.5, le=1)]
+
+HomePath = Annotated[Path, AfterValidator(lambda path: Path(os.path.expanduser(path)))]
 
 
 class FilterPolicy(BaseModel):
@@ -38,5 +41,5 @@ class FilterPolicy(BaseModel):
     """all but the first of rows whose prompt and answer are equal, white space aside"""
     near_duplicates: Similarity | Literal["keep"] = 0.9
     """all but the first of rows at least so similar (Jaccard, 0.5 to 1), comments, case and punctuation aside"""
-    contamination: tuple[Path, ...] = ()
+    contamination: tuple[HomePath, ...] = ()
     """eval files: rows that ask what one of their prompts asks are left out"""

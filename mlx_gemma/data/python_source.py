@@ -3,6 +3,8 @@
 The rule: what `ast` refuses and Python 2's grammar accepts, with one of its constructs in it, is Python 2; what both
 refuse is broken, or truncated where it just ends. What parses is Python 3, unless it uses names or idioms that only
 Python 2 had.
+
+Python 3 is the version that runs this: 3.11 calls `print(f"{d["a"]}")` broken, which 3.12 accepts. A report names it.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from mlx_gemma.errors import DataError
 
@@ -31,6 +31,54 @@ def read_records(file: Path) -> Iterator[tuple[str, Any]]:
         OSError: as the file system has it.
     """
     return _parquet(file) if file.suffix == ".parquet" else _json_lines(file)
+
+
+class EvalItem(NamedTuple):
+    """A line of an eval file; `id` is its line number where it has none, `record` the whole of it."""
+
+    id: str
+    prompt: str
+    where: str
+    record: dict[str, Any]
+
+
+def read_eval_items(file: Path) -> Iterator[EvalItem]:
+    """The items of an eval file: JSON Lines, each with a `prompt`; read as far as they are asked for.
+
+    Raises:
+        DataError: no such file, no items, or a line without a prompt (file and line).
+    """
+    found = False
+    try:
+        for place, record in _json_lines(file):
+            found, where = True, f"{file}:{place}"
+            try:
+                if isinstance(record, Bad):
+                    raise record
+                if not isinstance(record, dict) or "prompt" not in record:
+                    raise Bad("not an eval item", 'every line must be {"id": ..., "prompt": ...}')
+                yield EvalItem(str(record.get("id", place)), text_of(record, "prompt"), where, record)
+            except Bad as e:
+                raise DataError(e.what, where=where, fix=e.fix) from e
+    except OSError as e:
+        raise DataError(f"cannot be read: {e.strerror or e}", where=file, fix="check the path of the eval file") from e
+    if not found:
+        raise DataError("holds no items", where=file, fix='give a JSON Lines file with a "prompt" in every line')
+
+
+def text_of(record: dict[str, Any], key: str, place: str = "") -> str:
+    """The text under a key; `Bad` if it is none, or says nothing, or cannot be written down."""
+    text = record[key]
+    if not isinstance(text, str):
+        raise Bad(f"{place}{key!r} must be text, not {type(text).__name__}", "write it as a string")
+    if not text.strip():
+        raise Bad(f"{place}{key!r} is empty", "fill it in or drop the row")
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise Bad(f"{place}{key!r} holds half of a surrogate pair", "write the character whole") from None
+    return text
 
 
 def _json_lines(file: Path) -> Iterator[tuple[str, Any]]:

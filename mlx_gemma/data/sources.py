@@ -6,6 +6,7 @@ the top or under `data/`; the split `valid` may also be spelt `validation` or `d
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -24,10 +25,10 @@ def data_files(path: str | Path, split: str = "train") -> list[tuple[Path, str]]
     """
     if str(path).startswith("hf://"):
         return _hub_files(str(path), split)
-    path = Path(path).expanduser()
-    if path.is_dir():
+    path = Path(os.path.expanduser(path))
+    if os.path.isdir(path):  # os.path, as Path.is_dir raises where a name is too long for a file
         return [(f, str(f)) for f in _split_files(path, split, str(path))]
-    if not path.exists():
+    if not os.path.exists(path):
         raise DataError("no such file or folder", where=path, fix="check the path of the data")
     return [(_known(path), str(path))]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,17 @@ from mlx_gemma.run import disk_errors, write_text
 
 
 def json_line(record: dict[str, Any]) -> str:
-    """A record as one compact line, keys in the order given."""
-    return json.dumps(record, ensure_ascii=False, separators=(",", ":"))
+    """A record as one compact line, keys in the order given. What JSON has not: NaN is null, a date or bytes text."""
+    line = json.dumps(_finite(record), ensure_ascii=False, separators=(",", ":"), default=str)
+    return line.encode("utf8", "backslashreplace").decode("utf8")  # half a surrogate pair as its \ud800, as JSON has it
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_jsonl(path: Path, records: Iterable[dict[str, Any]]) -> None:

@@ -23,14 +23,20 @@ from mlx_gemma.platform import scalar
 PREFILL = 512  # prompt tokens a forward pass
 
 
-class Step(NamedTuple):
-    """One generated token, before temperature and cuts: log-probabilities are the model's own, in nats."""
+class Scores(NamedTuple):
+    """What the model thought of a token, before temperature and cuts; log-probabilities and entropy in nats."""
 
-    token: int
     logprob: float
-    entropy: float  # nats
+    entropy: float
     rank: int  # 0 for the most probable token
     top: list[tuple[int, float]]  # the most probable tokens, best first
+
+
+class Step(NamedTuple):
+    """One generated token; its scores where they were asked for."""
+
+    token: int
+    scores: Scores | None
 
 
 @dataclass(frozen=True)
@@ -66,11 +72,13 @@ def prompt_tokens(gemma: Gemma, messages: Sequence[Message]) -> list[int]:
     return tokens
 
 
-def decode(gemma: Gemma, tokens: Sequence[int], sampling: Sampling, max_tokens: int, top: int = 0) -> Iterator[Step]:
+def decode(
+    gemma: Gemma, tokens: Sequence[int], sampling: Sampling, max_tokens: int, top: int | None = None
+) -> Iterator[Step]:
     """Continue `tokens`, a step at a time, without end: the caller stops at a stop token.
 
     Args:
-        top: how many of the most probable tokens to hand out with each step.
+        top: score each token, with so many of the most probable ones; None: no scores, and no time for them.
     """
     text = gemma.text
     cache = text.make_cache()
@@ -82,8 +90,10 @@ def decode(gemma: Gemma, tokens: Sequence[int], sampling: Sampling, max_tokens: 
 
     def step(token: mx.array, key: mx.array) -> tuple[mx.array, ...]:
         logits = head(text, text.model(token.reshape(1, 1), cache=cache))[0, 0]
-        logprobs = logits - mx.logsumexp(logits)
         chosen = sampling.choose(logits, key)
+        if top is None:
+            return (chosen,)
+        logprobs = logits - mx.logsumexp(logits)
         best, values = _top(logprobs, top)
         mine = logprobs[chosen]
         entropy = -(mx.exp(logprobs) * logprobs).sum()
@@ -98,20 +108,16 @@ def decode(gemma: Gemma, tokens: Sequence[int], sampling: Sampling, max_tokens: 
             key, now = mx.random.split(key)
             pending = step(done[0], now)
             mx.async_eval(pending)  # type: ignore[no-untyped-call]
-        chosen, mine, entropy, rank, best, values = done
-        yield Step(
-            int(scalar(chosen)),
-            scalar(mine),
-            scalar(entropy),
-            int(scalar(rank)),
-            list(zip(np.array(best).tolist(), np.array(values).tolist(), strict=True)),
-        )
+        yield Step(int(scalar(done[0])), _scores(*done[1:]) if top is not None else None)
+
+
+def _scores(mine: mx.array, entropy: mx.array, rank: mx.array, best: mx.array, values: mx.array) -> Scores:
+    top = list(zip(np.array(best).tolist(), np.array(values).tolist(), strict=True))
+    return Scores(scalar(mine), scalar(entropy), int(scalar(rank)), top)
 
 
 def _top(logprobs: mx.array, count: int) -> tuple[mx.array, mx.array]:
     """The `count` largest entries and their places, sorted; MLX leaves the order inside a partition open."""
-    if count == 0:
-        return mx.zeros((0,), mx.int32), mx.zeros((0,))
     best = mx.argpartition(-logprobs, kth=min(count, logprobs.size) - 1)[:count]
     best = best[mx.argsort(-logprobs[best])]
     return best, logprobs[best]

@@ -16,6 +16,7 @@ from pathlib import Path
 from mlx_gemma.data import checks
 from mlx_gemma.data.code_blocks import code_blocks
 from mlx_gemma.data.python_source import classify
+from mlx_gemma.data.records import EvalItem, read_eval_items
 from mlx_gemma.errors import DataError
 
 VERDICTS = ("python2", "broken", "truncated", "no code", "fails", "good")
@@ -49,31 +50,18 @@ def read_suite(path: Path) -> list[Item]:
     Raises:
         DataError: no such file, an empty one, or a line that is no item (file and line).
     """
-    items = []
+    return [_item(found) for found in read_eval_items(path)]
+
+
+def _item(found: EvalItem) -> Item:
     try:
-        lines = path.read_text(encoding="utf8").split("\n")  # splitlines would cut at U+2028 inside a string
-    except (OSError, UnicodeDecodeError) as e:
-        raise DataError(f"cannot be read: {e}", where=path, fix="give a suite from evals/") from e
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            tests = row["tests"]
-            items.append(
-                Item(
-                    str(row.get("id", number)),
-                    str(row["prompt"]),
-                    tuple(tests.get("check", ())),
-                    tests.get("prints"),
-                    tests.get("stdin", ""),
-                )
-            )
-        except (ValueError, KeyError, TypeError, AttributeError) as e:
-            raise DataError(f"no suite item: {e!r}", where=f"{path}:{number}", fix="see evals/README.md") from e
-    if not items:
-        raise DataError("no items", where=path, fix="give a suite from evals/")
-    return items
+        tests = found.record["tests"]
+        check, prints, stdin = tests.get("check", []), tests.get("prints"), tests.get("stdin", "")
+        if not isinstance(check, list) or not all(isinstance(text, str) for text in (*check, prints or "", stdin)):
+            raise TypeError("check is a list of texts, prints and stdin are text")
+    except (KeyError, TypeError, AttributeError) as e:
+        raise DataError(f"no suite item: {e!r}", where=found.where, fix="see evals/README.md") from e
+    return Item(found.id, found.prompt, tuple(check), prints, stdin)
 
 
 def judge(answer: str, item: Item) -> Verdict:

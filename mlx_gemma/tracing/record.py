@@ -86,20 +86,15 @@ def trace(
     tokens = prompt_tokens(gemma, messages)
     positions: list[Position] = []
     for step in decode(gemma, tokens, sampling or Sampling(), min(max_tokens, gemma.context - len(tokens)), top):
+        scores = step.scores
+        assert scores is not None
         # Not by rank: of equal logits at the K-th place, any may be in the list.
-        listed = any(token == step.token for token, _ in step.top)
-        rivals = step.top if listed else [*step.top, (step.token, step.logprob)]
+        listed = any(token == step.token for token, _ in scores.top)
+        rivals = scores.top if listed else [*scores.top, (step.token, scores.logprob)]
         candidates = [Candidate(t, gemma.template.decode([t]), p, t == step.token) for t, p in rivals]
+        text = gemma.template.decode([step.token])
         positions.append(
-            Position(
-                len(positions),
-                step.token,
-                gemma.template.decode([step.token]),
-                step.logprob,
-                step.rank,
-                step.entropy,
-                candidates,
-            )
+            Position(len(positions), step.token, text, scores.logprob, scores.rank, scores.entropy, candidates)
         )
         if step.token in gemma.stop_tokens:
             break

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import NamedTuple
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from mlx_gemma.cli import COMMANDS, main
@@ -126,6 +131,28 @@ def test_audit_writes_kept_and_rejected_rows(gemma: Gemma, rows: Path, tmp_path:
     assert {"python2", "malformed"} <= {reason["check"] for r in rejected for reason in r["reasons"]}
 
 
+def test_audit_shows_and_writes_any_data(gemma: Gemma) -> None:
+    """No text is markup, in names as in rows, and every value of a Parquet file or of odd JSON can be written."""
+    folder = Path("[bold]")
+    folder.mkdir()
+    rows = folder / "rows.jsonl"
+    surrogates = json.dumps(ROW | {"\ud800": "\udfff", "x": ["huge"]}).replace('"huge"', "1e999")
+    rows.write_text(json.dumps({"[/a] [red]": 1}) + "\n" + surrogates + "\n")
+    done = gemma("audit", rows, "--write", folder / "c.jsonl")
+    assert done.status == 0, done.err
+    assert "[/a] [red]" in done.out
+    assert "kept rows in [bold]/c.jsonl" in done.out
+    written = json.loads((folder / "c.jsonl").read_text(), parse_constant=pytest.fail)
+    assert (written["\ud800"], written["x"]) == ("\udfff", [None])
+
+    odd = {"at": datetime(2026, 1, 2), "raw": b"x", "sum": Decimal("1.5"), "score": math.nan}
+    pq.write_table(pa.Table.from_pylist([ROW | odd]), folder / "rows.parquet")
+    done = gemma("audit", folder / "rows.parquet", "--write", folder / "c.jsonl")
+    assert done.status == 0, done.err
+    written = json.loads((folder / "c.jsonl").read_text(), parse_constant=pytest.fail)
+    assert {k: written[k] for k in odd} == {"at": "2026-01-02 00:00:00", "raw": "b'x'", "sum": "1.5", "score": None}
+
+
 def test_doctor(gemma: Gemma) -> None:
     done = gemma("doctor")
     assert done.status in (0, 1)  # 1 where OpenBLAS is not installed
@@ -154,6 +181,10 @@ def test_doctor(gemma: Gemma) -> None:
         (["generate", "nano", "hi", "--temperature", "-1"], "out of range"),
         (["generate", "nano", "hi", "--temperature", "warm"], "not a valid float"),
         (["generate", "nano", "hi", "--top-p", "2"], "out of range"),
+        (["generate", "nano", "hi", "--seed", "-1"], "out of range"),
+        (["generate", "nano", "hi", "--seed", "18446744073709551616"], "out of range"),
+        (["generate", "Write a function that sums a list. " * 20, "nano"], "not a hub id"),
+        (["generate", "runs/nanno", "hi"], "no such folder, and"),
         (["generate", "nano", "hi", "--max-tokens", "0"], "x>=1"),
         (["generate", "nano", "hi", "--adapter", "{tmp}"], "no adapters.safetensors"),
         (["generate", "{tmp}", "hi"], "no config.json"),
@@ -164,17 +195,26 @@ def test_doctor(gemma: Gemma) -> None:
         (["trace", "nano", "hi", "--top", "0"], "out of range"),
         (["trace", "nano", "hi", "--top", "101"], "out of range"),
         (["trace", "nano", "hi", "--uncertain", "0"], "x>=1"),
+        (["trace", "nano", "hi", "--svg", "{tmp}/none/x.svg"], "the folder of {tmp}/none/x.svg is not there"),
+        (["bench", "nano", "--save", "{tmp}/none/x"], "the folder of {tmp}/none/x is not there"),
+        (["bench", "nano", "--save", "{tmp}"], "is a directory"),
+        (["eval", "{suite}", "--model", "nano", "--save", "{tmp}/none/x"], "the folder of {tmp}/none/x is not there"),
+        (["eval", "{suite}", "--model", "none/at/all", "--adapter", "{tmp}"], "no adapters.safetensors"),
+        (["audit", "{rows}", "--write", "{rows}"], "would be overwritten"),
+        (["audit", "{tmp}/a.rejected.jsonl", "--write", "{tmp}/a.jsonl"], "would be overwritten"),
+        (["audit", "{rows}", "--write", "{suite}", "--against", "{suite}"], "would be overwritten"),
+        (["audit", "x" * 300], "no such file or folder"),
         (["audit", "none.jsonl"], "none.jsonl"),
         (["audit", "{tmp}/void.jsonl"], "void.jsonl"),
         (["audit", "{rows}", "--against", "none.jsonl"], "none.jsonl"),
         (["eval", "none.jsonl", "--model", "nano"], "cannot be read"),
         (["eval", "{rows}", "--model", "nano"], "{rows}:1"),
-        (["eval", "{tmp}/void.jsonl", "--model", "nano"], "no items"),
+        (["eval", "{tmp}/void.jsonl", "--model", "nano"], "holds no items"),
         (["eval", "{rows}"], "Missing option '--model'"),
         (["export", "{tmp}"], "no adapters.safetensors"),
         (["export", "none"], "none"),
         (["bench", "nano", "--prompts", "none.jsonl"], "cannot be read"),
-        (["bench", "nano", "--prompts", "{tmp}/void.jsonl"], "no prompts"),
+        (["bench", "nano", "--prompts", "{tmp}/void.jsonl"], "holds no items"),
         (["bench", "nano", "--prompts", "{bad}"], "{bad}:1"),
         (["train"], "No such command"),
         (["lora", "{recipe}", "--sett", "a=1"], "No such option"),
@@ -186,6 +226,9 @@ def test_bad_input_is_one_line_and_status_2(
     (tmp_path / "void.jsonl").write_text("")
     bad = tmp_path / "bad.jsonl"
     bad.write_text("{not json\n")
+    (tmp_path / "a.rejected.jsonl").write_text(json.dumps(ROW) + "\n")
+    suite = tmp_path / "suite.jsonl"
+    suite.write_text(json.dumps(ITEM) + "\n")
     folders = {}
     for name, text in (
         ("other", '{"model_type": "llama"}'),
@@ -195,7 +238,7 @@ def test_bad_input_is_one_line_and_status_2(
         folders[name] = tmp_path / name
         folders[name].mkdir()
         (folders[name] / "config.json").write_text(text)
-    names = {"recipe": recipe, "rows": rows, "tmp": tmp_path, "bad": bad, **folders}
+    names = {"recipe": recipe, "rows": rows, "tmp": tmp_path, "bad": bad, "suite": suite, **folders}
     done = gemma(*(a.format(**names) for a in args))
     assert done.status == 2, done
     assert says.format(**names) in done.err

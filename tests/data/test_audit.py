@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,7 @@ def test_every_row_is_kept_or_rejected_with_its_reason(tmp_path: Path) -> None:
     assert report.summary_lines()[0] == "7 rows read, 1 kept, 6 rejected"
     assert len(report.summary_lines()) == 1 + len(CHECKS)
     assert json.loads(json.dumps(report.as_json()))["kept"] == 1
+    assert report.as_json()["python"] == platform.python_version()
 
 
 def test_kept_by_policy_but_still_counted() -> None:

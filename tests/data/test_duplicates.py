@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from mlx_gemma.bench.decode import read_prompts
 from mlx_gemma.data.contamination import EvalPrompts, read_eval_prompts
 from mlx_gemma.data.duplicates import ExactIndex, NearIndex, jaccard, prompt_shingles, row_shingles
 from mlx_gemma.data.formats import Row
 from mlx_gemma.errors import DataError
+from mlx_gemma.evaluate.judge import read_suite
 
 PROMPT = "Write a function total(numbers) that returns the sum of a list of numbers."
 CODE = (
@@ -93,13 +95,34 @@ def test_a_later_turn_can_leak() -> None:
     assert EvalPrompts([("e1", PROMPT)]).find(Row(talk, "rows.jsonl:1")) == "prompt equals e1"
 
 
-@pytest.mark.parametrize("line", ["{}", "[]", "3", "{", '"prompt"', '{"id": 1}', '{"prompt": null}'])
-def test_bad_eval_line(tmp_path: Path, line: str) -> None:
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        *((line, "not an eval item") for line in ("{}", "[]", "3", '"prompt"', '{"id": 1}')),
+        ("{", "not JSON Lines"),
+        ("x", "invalid JSON"),
+        ("[" * 100_000, "nested too deeply"),
+        ('{"prompt": null}', "must be text"),
+        ('{"prompt": " "}', "'prompt' is empty"),
+        ('{"prompt": "\\ud800"}', "surrogate"),
+    ],
+)
+def test_bad_eval_line(tmp_path: Path, line: str, says: str) -> None:
+    """The same for the three who read eval files."""
     file = tmp_path / "evals.jsonl"
-    file.write_text(json.dumps({"id": "a", "prompt": "x"}) + "\n" + line + "\n")
-    with pytest.raises(DataError) as error:
-        read_eval_prompts([file])
-    assert str(error.value).startswith(f"{file}:2: not an eval item")
+    file.write_text(json.dumps({"id": "a", "prompt": "x", "tests": {}}) + "\n\n" + line + "\n")
+    for read in (lambda: read_eval_prompts([file]), lambda: read_suite(file), lambda: read_prompts(file, 9)):
+        with pytest.raises(DataError, match=says) as error:
+            read()
+        assert str(error.value).startswith(f"{file}:3: ")
+
+
+def test_eval_items(tmp_path: Path) -> None:
+    file = tmp_path / "evals.jsonl"
+    file.write_text('\ufeff{"prompt": "One", "tests": {}}\n\n{"id": 7, "prompt": "Two", "tests": {}}\n')
+    assert read_eval_prompts([file]) == [("evals.jsonl:1", "One"), ("evals.jsonl:7", "Two")]
+    assert [item.id for item in read_suite(file)] == ["1", "7"]
+    assert read_prompts(file, 1) == ["One"]
 
 
 def test_missing_eval_file(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ BAD_ROWS: dict[str, tuple[Any, str]] = {
     "a string": ("text", "not str"),
     "null": (None, "not NoneType"),
     "no keys": ({}, "no known shape (keys: none)"),
-    "unknown keys": ({"question": "a", "answer": "b"}, "no known shape (keys: answer, question)"),
+    "unknown keys": ({"question": "a", "answer": "b"}, "no known shape (keys: 'answer', 'question')"),
     "prompt alone": ({"prompt": "a"}, "no 'completion'"),
     "output alone": ({"output": "a"}, "no 'instruction'"),
     "messages no list": ({"messages": "hi"}, "non-empty list"),

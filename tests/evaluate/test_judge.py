@@ -54,7 +54,8 @@ def test_a_suite_is_read_and_its_faults_are_located(tmp_path: Path) -> None:
     good = {"id": "a", "prompt": "p", "tests": {"check": ["True"]}}
     path.write_text(json.dumps(good) + "\n")
     assert read_suite(path) == [Item("a", "p", ("True",), None, "")]
-    for line in ("{", "[]", "3", '{"prompt": "p"}', '{"prompt": "p", "tests": 3}'):
+    for tests in ("", ', "tests": 3', ', "tests": {"check": "True"}', ', "tests": {"stdin": 3}'):
+        line = f'{{"prompt": "p"{tests}}}'
         path.write_text(json.dumps(good) + "\n" + line + "\n")
         with pytest.raises(DataError, match="no suite item") as raised:
             read_suite(path)

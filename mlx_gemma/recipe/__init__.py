@@ -1,0 +1,10 @@
+"""The recipe: what is trained, on what, how, and where the result goes.
+
+A YAML file with the keys of schema.py; every key can be overridden with `--set section.key=value`; keys that do not
+exist are refused.
+"""
+
+from mlx_gemma.recipe.read import Resolved, read_recipe
+from mlx_gemma.recipe.schema import Recipe, TrainSection, known_keys
+
+__all__ = ["Recipe", "Resolved", "TrainSection", "known_keys", "read_recipe"]

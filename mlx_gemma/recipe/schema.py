@@ -1,0 +1,146 @@
+"""The sections and keys of a recipe. A key's consequence is its description, which `lora --keys` prints."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from mlx_gemma.data.policy import FilterPolicy
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=1, le=10**9)]  # bounds keep what is computed from them within floats and int32
+Target = Literal[
+    "q_proj",
+    "k_proj",
+    "v_proj",
+    "o_proj",
+    "gate_proj",
+    "up_proj",
+    "down_proj",
+    "per_layer_input_gate",
+    "per_layer_projection",
+]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+class ModelSection(Section):
+    name: str
+    """nano, a folder, or a hub id such as google/gemma-4-E2B-it"""
+    revision: str | None = None
+    """hub branch, tag or commit; the commit that was used is recorded in the run"""
+
+
+class AdapterSection(Section):
+    rank: int = Field(32, ge=1, le=65_536)
+    """capacity, and memory: parameters grow in proportion"""
+    alpha: float = Field(64.0, gt=0, le=1e6)
+    """strength: the update is multiplied by alpha / rank"""
+    dropout: Fraction = 0.0
+    """share of the adapter's input set to zero in training, against overfitting"""
+    targets: tuple[Target, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    """projections of the text decoder that get an adapter; k_proj and v_proj exist only below the K/V-shared layers"""
+    layers: int | Literal["all"] = "all"
+    """all, or how many counted from the last; E2B's last 20 share their K/V: 20 or fewer train no k_proj, v_proj"""
+
+    @field_validator("targets")
+    @classmethod
+    def _some_target(cls, targets: tuple[str, ...]) -> tuple[str, ...]:
+        if not targets or len(set(targets)) < len(targets):
+            raise ValueError("give at least one target, each once")
+        return targets
+
+    @field_validator("layers")
+    @classmethod
+    def _some_layer(cls, layers: int | str) -> int | str:
+        if isinstance(layers, int) and layers < 1:
+            raise ValueError("give all, or at least 1")
+        return layers
+
+
+class DataSection(Section):
+    train: str
+    """a JSONL or Parquet file, a folder, or hf://owner/name[/file]; relative paths start at the working directory"""
+    valid: str | None = None
+    """held-out rows for the validation loss; none: no validation"""
+    turns: Literal["all", "last"] = "all"
+    """train on all of the model's turns, or only on the last one"""
+    limit: Count | None = None
+    """use only the first so many rows after filtering, shuffled by the seed; for trials"""
+
+
+class TrainSection(Section):
+    length: int = Field(1024, ge=16, le=10**9)
+    """longest row in tokens; longer ones are cut, and dropped where the cut leaves nothing to train"""
+    batch: Count = 8
+    """rows in one forward pass: speed against memory"""
+    accumulate: Count = 1
+    """forward passes in one update, weighted by supervised tokens: batch x accumulate rows make one update"""
+    lr: float = Field(2e-4, gt=0)
+    """peak learning rate; halve it if the loss jumps, double it if it does not move"""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """how the rate falls after warm-up, counted in updates"""
+    warmup: Fraction = 0.03
+    """share of the updates over which the rate rises from 0"""
+    weight_decay: float = Field(0.0, ge=0, le=1e3)
+    """AdamW's decay of the adapter's weights"""
+    clip: float = Field(1.0, gt=0, le=1e9)
+    """largest global gradient norm; larger ones are scaled down to it"""
+    epochs: float | None = Field(None, gt=0, le=1e6)
+    """passes over the rows; give this or steps"""
+    steps: Count | None = None
+    """updates; give this or epochs"""
+    checkpointing: bool = False
+    """recompute each layer in the backward pass: about 1.3 times the time, under half the memory"""
+    seed: int = Field(0, ge=0, lt=2**64)
+    """of the adapter's initial weights, the order of rows and dropout"""
+
+    @model_validator(mode="after")
+    def _one_length(self) -> TrainSection:
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError("give either train.epochs or train.steps")
+        return self
+
+
+class ValidSection(Section):
+    every: Count = 50
+    """updates between two measurements of the validation loss, over all validation rows"""
+
+
+class Recipe(Section):
+    model: ModelSection
+    adapter: AdapterSection = AdapterSection()
+    data: DataSection
+    filter: FilterPolicy = FilterPolicy()
+    train: TrainSection
+    validation: ValidSection = ValidSection()
+    output: str
+    """the run folder; it must not hold a finished run"""
+
+    @field_validator("output")
+    @classmethod
+    def _home(cls, output: str) -> str:
+        return os.path.expanduser(output)  # not Path.expanduser, which raises where there is no such user
+
+    @model_validator(mode="after")
+    def _one_forward_pass(self) -> Recipe:
+        # Recomputed layers draw other dropout masks: measured, the gradient is off by 27 % of its norm.
+        if self.adapter.dropout > 0 and self.train.checkpointing:
+            raise ValueError("choose one: adapter.dropout, or train.checkpointing, which would draw other masks")
+        return self
+
+
+def known_keys(model: type[BaseModel] = Recipe, prefix: str = "") -> dict[str, str]:
+    """Every key with its consequence."""
+    keys: dict[str, str] = {}
+    for name, field in model.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            keys |= known_keys(inner, f"{prefix}{name}.")
+        else:
+            keys[f"{prefix}{name}"] = field.description or ""
+    return keys
