@@ -25,8 +25,8 @@ def load_blas() -> str | None:
     """Put an optimised BLAS in front of the reference BLAS that MLX's Linux CPU wheel links.
 
     Must run before `mlx.core` is imported: its symbols are then bound to the library loaded here with global
-    visibility. On two cores this took float32 matrix products from 1.5 to over 60 GFLOP/s. Nothing happens on macOS
-    (Accelerate).
+    visibility. (A script that imports mlx itself calls this first.) On two cores this took float32 matrix products from
+    1.5 to over 60 GFLOP/s. Nothing happens on macOS (Accelerate).
 
     Returns:
         The library that was loaded, or None. torch's own CPU library (a dependency on Linux) is the fallback.

@@ -9,6 +9,10 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HOME"] = "/nonexistent/hf"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
+from mlx_gemma import platform
+
+platform.load_blas()  # before any test module imports mlx; without it the tests would compute with the reference BLAS
+
 import shutil
 from pathlib import Path
 from typing import Any

@@ -9,7 +9,6 @@ import mlx.core as mx
 import numpy as np
 import torch
 
-import mlx_gemma  # noqa: F401  its BLAS goes before mlx
 from mlx_gemma.gemma4.load import Gemma
 
 

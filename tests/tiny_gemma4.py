@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-import mlx_gemma  # noqa: F401  its BLAS goes before mlx
 from mlx_gemma.gemma4 import lora
 from mlx_gemma.gemma4.checkpoint import NANO
 from mlx_gemma.gemma4.load import Gemma, load

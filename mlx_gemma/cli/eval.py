@@ -61,7 +61,7 @@ def command(
         table.add_row(verdict, *(str(o.rates()[verdict]) for o in outcomes.values()))
     table.add_row("bad outputs", *(str(o.bad) for o in outcomes.values()), style="bold")
     console.print(table)
-    console.print("count, share and Wilson 95 % interval; greedy; python2 to fails are bad", style="dim")
+    console.print("count, share and Wilson 95 % interval; greedy; bad: all but good", style="dim")
     if save is not None:
         write_jsonl(
             save,

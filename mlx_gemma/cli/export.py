@@ -29,6 +29,6 @@ def command(run: Path, to: str, out: Path | None, base: str | None) -> None:
         done = hf.export(run, out or run / to, base=base)
     console.print(f"{done.folder}: {done.merged} tensors merged, {done.bytes / 1e6:.1f} MB")
     console.print(
-        f"loaded again, its logits differ from base + adapter by {done.mean_difference:.1e} on average; "
-        f"the adapter itself moves them by {done.mean_effect:.1e}"
+        f"verified by loading it again: rounding is {done.mean_difference / max(done.mean_effect, 1e-12):.1%} of the adapter's "
+        f"effect on the logits (mean {done.mean_difference:.1e} of {done.mean_effect:.1e}; half is refused)"
     )

@@ -60,11 +60,14 @@ def print_examples(console: Console, prepared: Prepared, count: int = 3) -> None
     template, split = prepared.gemma.template, prepared.train
     for i in range(min(count, len(split.examples))):
         example = split.examples[i]
-        text = Text()
+        text, inside = Text(), False
         for token, trained in zip(example.tokens, example.supervised, strict=True):
+            if trained != inside:  # for logs and pipes, which have no colour
+                text.append("⟦" if trained else "⟧", style="bold green")
+                inside = trained
             text.append(template.decode([token]), style="reverse green" if trained else "dim")
-        console.print(f"\n[bold]{split.where[i]}[/]  {len(example.tokens)} tokens, {example.targets} trained (marked)")
-        console.print(text)
+        console.print(f"\n[bold]{split.where[i]}[/]  {len(example.tokens)} tokens, {example.targets} trained, marked ⟦
+        ⟧") console.print(text)
 
 
 @contextmanager
@@ -106,7 +109,7 @@ def print_result(console: Console, folder: Path) -> None:
     valid = f", validation {result['valid_loss']:.3f}" if result["valid_loss"] is not None else ""
     console.rule(style="dim")
     console.print(
-        f"[bold]loss {result['loss']:.3f}{valid}[/] after {result['steps']} updates in {result['seconds']:.0f} s, "
+        f"[bold]loss {result['loss']:.3f} (last ten updates){valid}[/] after {result['steps']} updates in {result['seconds']:.0f} s, "
         f"peak {result['peak_memory_gb']:.2f} GB"
     )
     console.print(f'run folder {folder}: try  mlx-gemma generate {folder} "Write a function that reverses a string."')

@@ -8,6 +8,8 @@ import click
 
 from mlx_gemma.cli import options
 
+LEFT_COLUMNS, CANDIDATE = 34, 15  # characters: what stands before the candidates, and one of them
+
 
 @click.command()
 @click.argument("model")
@@ -36,8 +38,8 @@ def command(
 ) -> None:
     """Answer PROMPT with MODEL and show every token's probability and its rivals.
 
-    Probabilities are the model's own, in float32, before temperature, top-p and top-k. ◀ marks the token that was
-    chosen.
+    The answer first, then the table. Probabilities are the model's own, before temperature, top-p and top-k; ◀ marks
+    the token that was chosen.
 
     \b
     mlx-gemma trace nano "Print the numbers from 1 to 5." --uncertain 5
@@ -53,8 +55,15 @@ def command(
     found = trace(
         load(model, adapter=adapter), prompt, system=system, sampling=sampling, max_tokens=max_tokens, top=top
     )
-    shown = table(found, columns, uncertain)
-    options.console().print(shown)
+    console = options.console()
+    console.print(found.text)
+    if len(found.positions) == max_tokens:
+        console.print(f"[cut at --max-tokens {max_tokens}]")
+    fitting = max(1, (console.width - LEFT_COLUMNS) // CANDIDATE)
+    shown = table(found, min(columns, fitting), uncertain)
+    console.print(shown)
+    if fitting < columns:
+        console.print(f"[{fitting} of {columns} candidates fit in {console.width} columns]")
     if svg is not None:
         with disk_errors(svg):
             save_svg(shown, svg, f"{model}: {prompt}")

@@ -85,6 +85,9 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Resolved:
     if not isinstance(tree, dict):
         raise RecipeError("a recipe is a mapping of sections", where=path, fix="see recipes/nano.yaml")
     put = tuple(_put(tree, override) + "." for override in overrides)
+    for one, other in (("steps", "epochs"), ("epochs", "steps")):
+        if f"train.{one}." in put and f"train.{other}." not in put:
+            tree["train"].pop(other, None)  # the run's length is either; the command line's wins
     try:
         recipe = Recipe.model_validate(tree)
     except ValidationError as e:

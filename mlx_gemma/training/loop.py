@@ -92,6 +92,12 @@ def _finite(line: dict[str, Any]) -> dict[str, Any]:
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
 
 
+def recent_loss(history: list[Progress]) -> float:
+    """Mean of the last ten updates' losses; one alone says little."""
+    losses = [p.loss for p in history[-10:] if math.isfinite(p.loss)]
+    return sum(losses) / max(1, len(losses))
+
+
 def steps_of(resolved: Resolved, rows: int) -> int:
     """How many updates a recipe means for so many rows."""
     t = resolved.recipe.train
@@ -187,7 +193,7 @@ def manifest(resolved: Resolved, ready: Prepared, history: list[Progress]) -> di
         "result": {
             "steps": last.step,
             "skipped": sum(p.skipped is not None for p in history),
-            "loss": last.loss,
+            "loss": recent_loss(history),
             "valid_loss": next((p.valid_loss for p in reversed(history) if p.valid_loss is not None), None),
             "seconds": last.seconds,
             "peak_memory_gb": last.peak_memory_gb,

@@ -108,7 +108,7 @@ def test_train_generate_trace_eval_export_bench(gemma: Gemma, recipe: Path, tmp_
 def test_a_dry_run_trains_nothing_and_shows_what_would_be(gemma: Gemma, recipe: Path, tmp_path: Path) -> None:
     done = gemma("lora", recipe, "--dry-run", "--set", "adapter.rank=4")
     assert done.status == 0
-    for text in ("adapter.rank", "--set", "41 modules", "8 to train", "p50", "0 rows cut", "predicted", "marked"):
+    for text in ("adapter.rank", "--set", "41 modules", "8 to train", "p50", "0 rows cut", "predicted", "⟦"):
         assert text in done.out, text
     assert not (tmp_path / "run").exists()
 
