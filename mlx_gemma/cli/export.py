@@ -28,7 +28,8 @@ def command(run: Path, to: str, out: Path | None, base: str | None) -> None:
     with console.status("merging and comparing"):
         done = hf.export(run, out or run / to, base=base)
     console.print(f"{done.folder}: {done.merged} tensors merged, {done.bytes / 1e6:.1f} MB")
+    share = done.mean_difference / max(done.mean_effect, 1e-12)
     console.print(
-        f"verified by loading it again: rounding is {done.mean_difference / max(done.mean_effect, 1e-12):.1%} of the adapter's "
-        f"effect on the logits (mean {done.mean_difference:.1e} of {done.mean_effect:.1e}; half is refused)"
+        f"verified by loading it again: rounding is {share:.1%} of the adapter's effect on the logits "
+        f"(mean {done.mean_difference:.1e} of {done.mean_effect:.1e}; half would be refused)"
     )

@@ -66,8 +66,9 @@ def print_examples(console: Console, prepared: Prepared, count: int = 3) -> None
                 text.append("⟦" if trained else "⟧", style="bold green")
                 inside = trained
             text.append(template.decode([token]), style="reverse green" if trained else "dim")
-        console.print(f"\n[bold]{split.where[i]}[/]  {len(example.tokens)} tokens, {example.targets} trained, marked ⟦
-        ⟧") console.print(text)
+        head = f"\n[bold]{split.where[i]}[/]  {len(example.tokens)} tokens, {example.targets} of them trained"
+        console.print(f"{head}, between ⟦ and ⟧")
+        console.print(text)
 
 
 @contextmanager
@@ -109,7 +110,8 @@ def print_result(console: Console, folder: Path) -> None:
     valid = f", validation {result['valid_loss']:.3f}" if result["valid_loss"] is not None else ""
     console.rule(style="dim")
     console.print(
-        f"[bold]loss {result['loss']:.3f} (last ten updates){valid}[/] after {result['steps']} updates in {result['seconds']:.0f} s, "
+        f"[bold]loss {result['loss']:.3f} (last ten updates){valid}[/] "
+        f"after {result['steps']} updates in {result['seconds']:.0f} s, "
         f"peak {result['peak_memory_gb']:.2f} GB"
     )
     console.print(f'run folder {folder}: try  mlx-gemma generate {folder} "Write a function that reverses a string."')
