@@ -20,13 +20,13 @@ WINDOW = 32  # batches are length-sorted within windows of this many updates, so
 
 @dataclass(frozen=True)
 class Batch:
-    """Padded rows, and the flat positions whose next token is a target.
+    """Padded rows, and for each row the positions whose next token is a target.
 
     Attributes:
         tokens: [B, L] int32, inputs.
-        source: [S] int32, positions in the flattened [B * L] rows.
-        target: [S] int32, the token that follows each.
-        weight: [S] float32, 1 for real targets and 0 for the padding of S.
+        source: [B, S] int32, positions in the row.
+        target: [B, S] int32, the token that follows each.
+        weight: [B, S] float32, 1 for real targets and 0 for the padding of S.
         rows: which examples these are.
         targets: number of real targets.
     """
@@ -42,23 +42,18 @@ class Batch:
 def collate(examples: Sequence[Example], rows: Sequence[int]) -> Batch:
     """Lay the chosen examples out as one batch."""
     chosen = [examples[r] for r in rows]
-    length = _round_up(max(len(e.tokens) for e in chosen) - 1)
+    length = round_up(max(len(e.tokens) for e in chosen) - 1)
     tokens = np.zeros((len(chosen), length), np.int32)
-    source, target = [], []
+    source, target, weight = np.zeros((3, len(chosen), round_up(max(e.targets for e in chosen))), np.int32)
     for i, example in enumerate(chosen):
         ids = np.asarray(example.tokens, np.int32)
         tokens[i, : len(ids) - 1] = ids[:-1]
         at = np.flatnonzero(example.supervised)
-        source.append(i * length + at - 1)  # the position before a token predicts it
-        target.append(ids[at])
-    count = sum(len(t) for t in target)
-    width = _round_up(count)
-
-    def padded(values: list[np.ndarray]) -> mx.array:
-        return mx.array(np.pad(np.concatenate(values).astype(np.int32), (0, width - count)))
-
-    weight = mx.array((np.arange(width) < count).astype(np.float32))
-    return Batch(mx.array(tokens), padded(source), padded(target), weight, tuple(rows), count)
+        source[i, : len(at)] = at - 1  # the position before a token predicts it
+        target[i, : len(at)] = ids[at]
+        weight[i, : len(at)] = 1
+    arrays = (mx.array(tokens), mx.array(source), mx.array(target), mx.array(weight.astype(np.float32)))
+    return Batch(*arrays, tuple(rows), int(weight.sum()))
 
 
 def epoch(examples: Sequence[Example], batch: int, accumulate: int, rng: np.random.Generator) -> Iterator[list[Batch]]:
@@ -88,5 +83,6 @@ def updates_per_epoch(rows: int, batch: int, accumulate: int) -> int:
     return full * WINDOW + math.ceil(math.ceil(rest / batch) / accumulate)
 
 
-def _round_up(n: int) -> int:
+def round_up(n: int) -> int:
+    """To the next multiple of MULTIPLE."""
     return MULTIPLE * math.ceil(n / MULTIPLE)

@@ -9,7 +9,6 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -70,8 +69,7 @@ def train(
     with run.disk_errors(folder):
         run.write_json(folder / "audit.json", ready.report.as_json())
         history = []
-        checkpointing = _checkpointing(ready.gemma.text, recipe.train.checkpointing)
-        with (folder / "metrics.jsonl").open("w", encoding="utf8") as metrics, checkpointing:
+        with (folder / "metrics.jsonl").open("w", encoding="utf8") as metrics:
             for progress in _updates(ready, resolved):
                 metrics.write(json.dumps(_finite(asdict(progress))) + "\n")
                 metrics.flush()
@@ -137,21 +135,6 @@ def _updates(ready: Prepared, resolved: Resolved) -> Iterator[Progress]:
             seconds=seconds,
             skipped=done.skipped,
         )
-
-
-@contextmanager
-def _checkpointing(text: Any, wanted: bool) -> Iterator[None]:
-    """mlx-lm's gradient checkpointing for the time of a run: it patches the layers' class, so it is undone after."""
-    from mlx_lm.tuner.trainer import grad_checkpoint
-
-    kind = type(text.layers[0])
-    plain = kind.__call__
-    if wanted:
-        grad_checkpoint(text.layers[0])
-    try:
-        yield
-    finally:
-        kind.__call__ = plain
 
 
 def mean_loss(ready: Prepared, split: Split, batch: int) -> float:

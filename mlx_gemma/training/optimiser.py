@@ -54,7 +54,9 @@ class Updater:
         self.model, self.train, self.where = model, train, where
         self.adamw = optim.AdamW(learning_rate=train.lr, weight_decay=train.weight_decay, bias_correction=True)
         self.adamw.init(model.trainable_parameters())
-        self.loss_and_grad = nn.value_and_grad(model, lambda batch: summed_loss(text, batch))
+        self.loss_and_grad = nn.value_and_grad(
+            model, lambda batch: summed_loss(text, batch, checkpoint=train.checkpointing)
+        )
         self.failures = 0
 
     def __call__(self, batches: list[Batch], rate: float) -> Update:

@@ -12,7 +12,7 @@ from mlx_gemma import platform
 from mlx_gemma.errors import UserError
 from mlx_gemma.gemma4.load import Gemma
 from mlx_gemma.recipe import Recipe, Resolved
-from mlx_gemma.training.batches import MULTIPLE
+from mlx_gemma.training.batches import round_up
 from mlx_gemma.training.loop import steps_of
 from mlx_gemma.training.loss import peak_bytes
 from mlx_gemma.training.prepare import Prepared, Split
@@ -64,13 +64,14 @@ def predicted_peak(gemma: Gemma, recipe: Recipe, split: Split, trainable: int) -
     args = gemma.text.args
     weights = sum(v.nbytes for _, v in tree_flatten(gemma.model.parameters()))
     size = 4 if platform.backend() == "cpu" else 2
-    length = MULTIPLE * -(-(int(split.lengths.max()) - 1) // MULTIPLE)
+    length, chosen = round_up(int(split.lengths.max()) - 1), round_up(split.most_targets)
     rows = min(recipe.train.batch, len(split.examples))
-    tokens = rows * length
-    layers = [_layer_bytes(args, i, tokens, length, size, recipe.adapter.rank) for i in range(args.num_hidden_layers)]
-    kept = max(layers) + len(layers) * tokens * args.hidden_size * size if recipe.train.checkpointing else sum(layers)
-    per_layer = tokens * args.num_hidden_layers * args.hidden_size_per_layer_input * size * 3
-    logits = peak_bytes(rows * split.most_targets, args.vocab_size)
+    own = args.num_hidden_layers - args.num_kv_shared_layers
+    positions = [rows * (length if i < own else chosen) for i in range(args.num_hidden_layers)]
+    layers = [_layer_bytes(args, i, n, length, size, recipe.adapter.rank) for i, n in enumerate(positions)]
+    kept = max(layers) + sum(positions) * args.hidden_size * size if recipe.train.checkpointing else sum(layers)
+    per_layer = rows * length * args.num_hidden_layers * args.hidden_size_per_layer_input * size * 3
+    logits = peak_bytes(rows * chosen, args.vocab_size)
     copies = 3 if recipe.train.accumulate == 1 else 4  # AdamW's two moments, the gradient, the gradient being summed
     return int(weights + trainable * 4 * copies + kept + per_layer + logits)
 

@@ -21,12 +21,10 @@ def examples(count: int, seed: int = 0) -> list[Example]:
 
 def targets_of(batch: batches.Batch) -> list[tuple[int, list[int]]]:
     """(the tokens up to and including a source position, its target), read back from the arrays."""
-    tokens, length = np.array(batch.tokens), batch.tokens.shape[1]
-    found = []
-    for s, t, w in zip(np.array(batch.source), np.array(batch.target), np.array(batch.weight), strict=True):
-        if w:
-            row, at = divmod(int(s), length)
-            found.append((int(t), tokens[row, : at + 1].tolist()))
+    rows, found = np.array(batch.tokens), []
+    arrays = (np.array(a) for a in (batch.source, batch.target, batch.weight))
+    for row, *line in zip(rows, *arrays, strict=True):
+        found += [(int(t), row[: s + 1].tolist()) for s, t, w in zip(*line, strict=True) if w]
     return found
 
 
