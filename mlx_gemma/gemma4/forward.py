@@ -91,7 +91,7 @@ def _upper(mask: mx.array, turn: Rotation) -> Callable[..., mx.array]:
 
 
 def _rotation(attention: Any, at: mx.array, dtype: mx.Dtype) -> Rotation:
-    """Of positions `at`, for mlx-lm's two kinds of RoPE: plain, and proportional with infinite periods where it stands."""
+    """Of positions `at`, for mlx-lm's two kinds of RoPE: plain, and proportional (infinite periods stand still)."""
     rope = attention.rope
     periods = getattr(rope, "_freqs", None)
     if periods is None:
