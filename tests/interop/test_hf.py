@@ -85,10 +85,13 @@ def test_only_adapted_weights_change(models: Models, tmp_path: Path, name: str) 
         torch.testing.assert_close(after[key].float(), exact, rtol=2**-8, atol=1e-6)
 
 
-def test_same_greedy_text_on_nano(models: Models, tmp_path: Path) -> None:
-    """Ours and transformers' greedy answers to 20 prompts are the same tokens, stop included."""
-    random_adapter("nano", tmp_path / "run", size=0.01)
-    out = hf.export(tmp_path / "run", tmp_path / "out").folder
+@pytest.mark.parametrize("exported", [False, True])
+def test_same_greedy_text_on_nano(models: Models, tmp_path: Path, exported: bool) -> None:
+    """Ours and transformers' greedy answers to 20 prompts are the same tokens, stop included: base and exported model."""
+    out = models("nano")
+    if exported:
+        random_adapter("nano", tmp_path / "run", size=0.01)
+        out = hf.export(tmp_path / "run", tmp_path / "out").folder
     ours, theirs = load(str(out)), reference_model(out)
     for prompt in PROMPTS:
         ids = ours.template.prompt([{"role": "user", "content": prompt}])
