@@ -87,7 +87,7 @@ def test_only_adapted_weights_change(models: Models, tmp_path: Path, name: str) 
 
 @pytest.mark.parametrize("exported", [False, True])
 def test_same_greedy_text_on_nano(models: Models, tmp_path: Path, exported: bool) -> None:
-    """Ours and transformers' greedy answers to 20 prompts are the same tokens, stop included: base and exported model."""
+    """Ours and transformers' greedy answers to 20 prompts are the same tokens, stop included: base and export."""
     out = models("nano")
     if exported:
         random_adapter("nano", tmp_path / "run", size=0.01)
