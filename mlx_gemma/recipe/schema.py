@@ -11,6 +11,7 @@ from mlx_gemma.data.policy import FilterPolicy
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1, le=10**9)]  # bounds keep what is computed from them within floats and int32
+Quantization = Literal["none", "affine4", "affine6", "affine8", "mxfp4", "nvfp4", "mxfp8", "nf4"]
 Target = Literal[
     "q_proj",
     "k_proj",
@@ -33,13 +34,21 @@ class ModelSection(Section):
     """nano, a folder, or a hub id such as google/gemma-4-E2B-it"""
     revision: str | None = None
     """hub branch, tag or commit; the commit that was used is recorded in the run"""
+    quantize: Quantization = "none"
+    """the decoder's projections in fewer bits, frozen: less memory, a little more loss (QLoRA is nf4)"""
+    quantize_embeddings: Quantization = "none"
+    """the token and per-layer embeddings in fewer bits: 5.5 GB of E2B's 9.3 GB in bfloat16; the head is tied to them"""
 
 
 class AdapterSection(Section):
+    kind: Literal["lora", "dora", "full"] = "lora"
+    """lora; dora: also learns each output's length, slower; full: no adapter, trains the layers' own weights"""
     rank: int = Field(32, ge=1, le=65_536)
     """capacity, and memory: parameters grow in proportion"""
     alpha: float = Field(64.0, gt=0, le=1e6)
     """strength: the update is multiplied by alpha / rank"""
+    rslora: bool = False
+    """multiply by alpha / sqrt(rank) instead, so that high ranks learn as fast as low ones"""
     dropout: Fraction = 0.0
     """share of the adapter's input set to zero in training, against overfitting"""
     targets: tuple[Target, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -67,6 +76,8 @@ class DataSection(Section):
     """a JSONL or Parquet file, a folder, or hf://owner/name[/file]; relative paths start at the working directory"""
     valid: str | None = None
     """held-out rows for the validation loss; none: no validation"""
+    regression: str | None = None
+    """rows of what must not be lost: their loss is measured before and after; none: not measured"""
     turns: Literal["all", "last"] = "all"
     """train on all of the model's turns, or only on the last one"""
     limit: Count | None = None
@@ -76,6 +87,8 @@ class DataSection(Section):
 class TrainSection(Section):
     length: int = Field(1024, ge=16, le=10**9)
     """longest row in tokens; longer ones are cut, and dropped where the cut leaves nothing to train"""
+    layout: Literal["packed", "padded"] = "padded"
+    """packed: examples behind one another in rows of train.length tokens; padded: a row an example, like lengths together"""
     batch: Count = 8
     """rows in one forward pass: speed against memory"""
     accumulate: Count = 1
@@ -86,8 +99,12 @@ class TrainSection(Section):
     """how the rate falls after warm-up, counted in updates"""
     warmup: Fraction = 0.03
     """share of the updates over which the rate rises from 0"""
+    optimizer: Literal["adamw", "adam", "adafactor", "lion", "muon", "sgd"] = "adamw"
+    """adamw; adafactor and lion keep less memory, lion wants a tenth of the rate, sgd and muon more"""
+    lora_plus: float = Field(1.0, ge=1, le=1e3)
+    """LoRA+: lora_b learns at so many times the rate of lora_a; 16 is its authors' choice"""
     weight_decay: float = Field(0.0, ge=0, le=1e3)
-    """AdamW's decay of the adapter's weights"""
+    """decay of the trained weights: adamw, lion, muon, sgd, adafactor"""
     clip: float = Field(1.0, gt=0, le=1e9)
     """largest global gradient norm; larger ones are scaled down to it"""
     epochs: float | None = Field(None, gt=0, le=1e6)
@@ -109,6 +126,17 @@ class TrainSection(Section):
 class ValidSection(Section):
     every: Count = 50
     """updates between two measurements of the validation loss, over all validation rows"""
+    keep: Literal["best", "last"] = "best"
+    """which adapter the run ends with: of the lowest validation loss, or of the last update"""
+    patience: Count | None = None
+    """stop after so many measurements without a new lowest loss; none: never"""
+
+
+class CheckpointSection(Section):
+    every: Count = 100
+    """updates between two checkpoints, from which --resume goes on"""
+    keep: Count = 2
+    """how many of the newest stay on disk; each holds the adapter and the optimiser's state"""
 
 
 class Recipe(Section):
@@ -118,6 +146,9 @@ class Recipe(Section):
     filter: FilterPolicy = FilterPolicy()
     train: TrainSection
     validation: ValidSection = ValidSection()
+    checkpoint: CheckpointSection = CheckpointSection()
+    report_to: Literal["none", "trackio", "wandb", "tensorboard"] = "none"
+    """also send the metrics to a tracker, which must be installed"""
     output: str
     """the run folder; it must not hold a finished run"""
 
@@ -127,10 +158,11 @@ class Recipe(Section):
         return os.path.expanduser(output)  # not Path.expanduser, which raises where there is no such user
 
     @model_validator(mode="after")
-    def _one_forward_pass(self) -> Recipe:
-        # Recomputed layers draw other dropout masks: measured, the gradient is off by 27 % of its norm.
-        if self.adapter.dropout > 0 and self.train.checkpointing:
-            raise ValueError("choose one: adapter.dropout, or train.checkpointing, which would draw other masks")
+    def _fits_together(self) -> Recipe:
+        if self.adapter.kind == "full" and self.model.quantize != "none":
+            raise ValueError("choose one: adapter.kind full trains the weights that model.quantize freezes")
+        if self.adapter.kind != "lora" and self.train.lora_plus != 1:
+            raise ValueError("train.lora_plus needs adapter.kind lora")
         return self
 
 
