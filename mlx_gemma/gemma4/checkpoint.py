@@ -13,11 +13,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from mlx_gemma.digest import digest_files
+from mlx_gemma.digest import digest_files, digest_json
 from mlx_gemma.errors import ModelError
+from mlx_gemma.gemma4 import headers
 
 NANO = Path(__file__).parents[1] / "nano"
 MODEL_TYPES = ("gemma4", "gemma4_text")
+WEIGHTS = "model*.safetensors"  # what mlx-lm's loader reads
 WANTED = ["*.json", "*.jinja", "*.safetensors"]
 
 
@@ -61,6 +63,18 @@ class Checkpoint:
     def digest(self) -> str:
         """sha256 over config, weights and tokenizer; reads every byte (about 10 s for E2B in bf16 on an SSD)."""
         return digest_files(sorted(p for pattern in WANTED for p in self.folder.glob(pattern)))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 over the text decoder's configuration and every tensor's name, dtype and shape.
+
+        Tells sizes, classes and precisions apart in milliseconds, but not two trainings of one model, as `digest` does.
+
+        Raises:
+            ModelError: a weight file that is none.
+        """
+        held = {n: t for file in sorted(self.folder.glob(WEIGHTS)) for n, t in headers.tensors(file).items()}
+        return digest_json([self.text_config, {name: [t.dtype, t.shape] for name, t in held.items()}])
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ K/V-shared layers, and reads quantised folders.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -20,6 +20,7 @@ from mlx_gemma import platform
 from mlx_gemma.errors import ModelError
 from mlx_gemma.gemma4 import lora
 from mlx_gemma.gemma4.checkpoint import Checkpoint, find, read_json
+from mlx_gemma.gemma4.quantise import quantise
 from mlx_gemma.gemma4.template import ChatTemplate
 
 
@@ -27,7 +28,8 @@ from mlx_gemma.gemma4.template import ChatTemplate
 class Gemma:
     """A loaded model and what belongs to it.
 
-    `stop_tokens` end an answer; `context` is the longest sequence the model was made for, in tokens.
+    `stop_tokens` end an answer; `context` is the longest sequence the model was made for, in tokens; `quantization` is
+    what was quantised in memory, as `load`'s keywords, empty if nothing was.
     """
 
     model: nn.Module
@@ -36,6 +38,14 @@ class Gemma:
     stop_tokens: frozenset[int]
     context: int
     adapter: Path | None = None
+    quantization: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def base(self) -> dict[str, Any]:
+        """What an adapter records of the model it is trained on, for `lora.save_adapter`."""
+        known = {"name": self.checkpoint.name, "revision": self.checkpoint.revision}
+        quantization = {"quantization": self.quantization} if self.quantization else {}
+        return known | {"fingerprint": self.checkpoint.fingerprint} | quantization
 
     @property
     def text(self) -> Any:
@@ -43,19 +53,29 @@ class Gemma:
         return getattr(self.model, "language_model", self.model)
 
 
-def load(name: str, *, adapter: str | Path | None = None, revision: str | None = None) -> Gemma:
+def load(
+    name: str,
+    *,
+    adapter: str | Path | None = None,
+    revision: str | None = None,
+    quantize: str | None = None,
+    quantize_embeddings: str | None = None,
+) -> Gemma:
     """Load a model: `nano`, a folder, a hub id, or a run folder (its base and its adapter).
 
     Args:
         name: what to load.
         adapter: a folder with adapters.safetensors and adapter_config.json, or a run folder.
         revision: hub branch, tag or commit.
+        quantize: the layers' projections in fewer bits, a key of `quantise.MODES` or none. Not given: what the adapter
+            was trained on, so that it meets the function it was trained to change.
+        quantize_embeddings: the same for the embeddings.
 
     Raises:
-        ModelError: no such model, not Gemma 4, tensors missing, unexpected or misshapen; or an adapter that does not
-        fit.
+        ModelError: no such model, not Gemma 4, tensors missing, unexpected or misshapen, or not to be quantised so; or
+            an adapter that does not fit, or was trained on another base.
 
-    Cost: the text decoder's weights in memory once (9.3 GB for E2B in bf16), float32 on a CPU backend.
+    Cost: the text decoder's weights in memory once (9.3 GB for E2B in bf16), float32 on a CPU backend; see `quantise`.
     """
     folder = os.path.expanduser(name)
     if adapter is None and os.path.isdir(folder) and lora.is_run(Path(folder)):
@@ -63,8 +83,14 @@ def load(name: str, *, adapter: str | Path | None = None, revision: str | None =
         name, revision = lora.base_of(adapter)
     checkpoint = find(name, revision)
     stop_tokens, context = _stop_tokens(checkpoint), _context(checkpoint)  # before the weights, which take a while
-    model, template = load_model(checkpoint), ChatTemplate(checkpoint.folder)
-    gemma = Gemma(model, template, checkpoint, stop_tokens | {template.end}, context)
+    wanted: dict[str, str] = {}
+    if adapter is not None:
+        lora.check_base(Path(adapter), checkpoint)
+        wanted = lora.quantization_of(Path(adapter))
+    given = {"quantize": quantize, "quantize_embeddings": quantize_embeddings}
+    wanted = {k: v for k, v in (wanted | {k: v for k, v in given.items() if v is not None}).items() if v != "none"}
+    model, template = load_model(checkpoint, **wanted), ChatTemplate(checkpoint.folder)
+    gemma = Gemma(model, template, checkpoint, stop_tokens | {template.end}, context, quantization=wanted)
     if adapter is not None:
         lora.load_adapter(gemma.model, Path(adapter))
         gemma.adapter = Path(adapter)
@@ -95,11 +121,11 @@ def _natural(value: Any, key: str, path: Path) -> int:
     return value
 
 
-def load_model(checkpoint: Checkpoint) -> nn.Module:
-    """mlx-lm's model with the checkpoint's weights, evaluated, in the platform's compute dtype.
+def load_model(checkpoint: Checkpoint, quantize: str = "none", quantize_embeddings: str = "none") -> nn.Module:
+    """mlx-lm's model with the checkpoint's weights, evaluated, in the platform's compute dtype, quantised if asked to.
 
     Raises:
-        ModelError: the configuration or the weights make no model.
+        ModelError: the configuration or the weights make no model, or none that can be quantised so.
     """
     from mlx_lm import utils as mlx_lm
 
@@ -110,6 +136,7 @@ def load_model(checkpoint: Checkpoint) -> nn.Module:
             model.set_dtype(dtype)
         # A token put through and never evaluated costs nothing, and meets every wrong type and shape of the config.
         model(mx.zeros((1, 1), mx.int32), cache=model.make_cache())
+        quantise(model, quantize, quantize_embeddings, where=checkpoint.name)
         mx.eval(model.parameters())
     except FileNotFoundError as e:
         raise ModelError(

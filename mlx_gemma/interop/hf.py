@@ -13,13 +13,13 @@ from pathlib import Path
 
 from mlx_gemma.errors import ModelError, UserError
 from mlx_gemma.gemma4 import lora
-from mlx_gemma.gemma4.checkpoint import Checkpoint, find
+from mlx_gemma.gemma4.checkpoint import WEIGHTS, Checkpoint, find
+from mlx_gemma.gemma4.headers import tensors
 from mlx_gemma.gemma4.load import load
 from mlx_gemma.interop import verify
-from mlx_gemma.interop.merge import Adapter, merge_file, place_of, read_adapter, tensors
+from mlx_gemma.interop.merge import Adapter, merge_file, place_of, read_adapter
 from mlx_gemma.run import disk_errors
 
-WEIGHTS = "model*.safetensors"  # as our loader reads
 # Mean logit difference that is accepted, in standard deviations of the logits. Measured on nano and on random E2B- and
 # E4B-like models (ill conditioned, so an upper bound): float32 sources 3e-6; bfloat16 sources 2e-2 computed in float32
 # (rounding of the merged weights), 6e-2 in bfloat16. An adapter that moved each weight by 20 % made 0.2 to 1.0.

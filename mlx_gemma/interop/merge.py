@@ -6,19 +6,18 @@ merged tensors' bytes are overwritten in the copy. What is not merged cannot cha
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
 from mlx_gemma.errors import ModelError
 from mlx_gemma.gemma4 import lora
+from mlx_gemma.gemma4.headers import Tensor, tensors
 from mlx_gemma.platform import scalar
 
 # A decoder layer's tensor, as transformers names it in both classes and as mlx-lm names it in its multimodal class.
@@ -33,16 +32,6 @@ class Adapter:
     factors: dict[str, tuple[mx.array, mx.array]]
     names: dict[str, str]  # place -> the module's name in the adapter's own file
     scale: float
-
-
-@dataclass(frozen=True)
-class Tensor:
-    """A tensor's entry in a safetensors file; `start` and `size` in bytes, from the beginning of the file."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    start: int
-    size: int
 
 
 def read_adapter(folder: Path) -> Adapter:
@@ -69,30 +58,6 @@ def read_adapter(folder: Path) -> Adapter:
     if not factors:
         raise ModelError("the adapter holds no tensors", where=folder, fix="train or copy the adapter again")
     return Adapter(factors, names, float(config["lora_parameters"]["scale"]))
-
-
-def tensors(file: Path) -> dict[str, Tensor]:
-    """What a safetensors file says it holds; reads the header only.
-
-    Raises:
-        ModelError: it is no safetensors file, or shorter than its header says.
-    """
-    try:
-        with file.open("rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            if length > file.stat().st_size - 8:
-                raise ValueError("the header is cut off")
-            header: dict[str, Any] = json.loads(stream.read(length))
-        header.pop("__metadata__", None)
-        found = {}
-        for name, entry in header.items():
-            begin, end = entry["data_offsets"]
-            found[name] = Tensor(entry["dtype"], tuple(entry["shape"]), 8 + length + begin, end - begin)
-        if max((t.start + t.size for t in found.values()), default=0) != file.stat().st_size:
-            raise ValueError("the file does not end where its last tensor does")
-    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as e:
-        raise ModelError(f"no readable safetensors file: {e}", where=file, fix="download the checkpoint again") from e
-    return found
 
 
 def place_of(name: str) -> str | None:

@@ -58,7 +58,8 @@ class Prepared:
 
 def adapter_spec(recipe: Recipe) -> lora.AdapterSpec:
     a = recipe.adapter
-    return lora.AdapterSpec(a.rank, a.alpha, a.dropout, tuple(a.targets), None if a.layers == "all" else a.layers)
+    layers = None if a.layers == "all" else a.layers
+    return lora.AdapterSpec(a.rank, a.alpha, a.dropout, tuple(a.targets), layers, kind=a.kind, rslora=a.rslora)
 
 
 def prepare(recipe: Recipe) -> Prepared:
@@ -70,7 +71,8 @@ def prepare(recipe: Recipe) -> Prepared:
     report = audit(scan_rows(recipe.data.train), recipe.filter)
     kept = limited(report.kept, recipe.data.limit, recipe.train.seed)
     valid_report = audit(scan_rows(recipe.data.valid, "valid"), recipe.filter) if recipe.data.valid else None
-    gemma = load(recipe.model.name, revision=recipe.model.revision)
+    m = recipe.model
+    gemma = load(m.name, revision=m.revision, quantize=m.quantize, quantize_embeddings=m.quantize_embeddings)
     mx.random.seed(recipe.train.seed)
     spec = adapter_spec(recipe)
     attached = lora.attach(gemma.model, spec)
