@@ -94,9 +94,9 @@ def tracker(
     require(name)
     if name == "none":
         return Tracker(name, None, warn)
-    opener: Callable[..., Backend] = {"trackio": Trackio, "wandb": Wandb, "tensorboard": TensorBoard}[name]
+    openers: dict[str, Callable[..., Backend]] = {"trackio": Trackio, "wandb": Wandb, "tensorboard": TensorBoard}
     try:
-        return Tracker(name, opener(project, run, dict(config)), warn)
+        return Tracker(name, openers[name](project, run, dict(config)), warn)
     except Exception as e:
         told = str(e).strip().partition("\n")[0]
         fix = "run `wandb login` or set WANDB_MODE=offline" if name == "wandb" else "set report_to=none"
@@ -140,7 +140,8 @@ class TensorBoard:
 
     def __init__(self, project: str, run: Path, config: dict[str, Any]) -> None:
         self.open: Any = import_module("tensorboardX").SummaryWriter
-        self.folder, self.config, self.writer = run / "tensorboard", config, None
+        self.folder, self.config = run / "tensorboard", config
+        self.writer: Any = None
 
     def log(self, step: int, values: dict[str, float]) -> None:
         if self.writer is None:
