@@ -31,6 +31,7 @@ class Split:
     cut: int  # rows shortened to the recipe's length
     dropped: int  # rows left with nothing to train by that
     digest: str  # of the rows' messages, in order
+    lost: int = 0  # supervised tokens that were cut off
 
     @property
     def targets(self) -> int:
@@ -94,13 +95,14 @@ def render(rows: Sequence[Row], template: ChatTemplate, recipe: Recipe, name: st
     Raises:
         DataError: a row the template refuses (file and line), or nothing left to train.
     """
-    examples, where, cut, dropped = [], [], 0, 0
+    examples, where, cut, dropped, lost = [], [], 0, 0, 0
     for row in rows:
         try:
             example = template.example(row.messages, turns=recipe.data.turns)
         except DataError as e:
             raise DataError(e.what, where=row.where, fix=e.fix) from e
         if len(example.tokens) > recipe.train.length:
+            lost += sum(example.supervised[recipe.train.length :])
             example = Example(example.tokens[: recipe.train.length], example.supervised[: recipe.train.length])
             cut += 1
         if example.targets == 0:
@@ -110,4 +112,4 @@ def render(rows: Sequence[Row], template: ChatTemplate, recipe: Recipe, name: st
         where.append(row.where)
     if not examples:
         raise DataError("no row is left to train on", where=Path(name), fix="raise train.length or loosen filter")
-    return Split(examples, where, cut, dropped, digest.digest_json([r.messages for r in rows]))
+    return Split(examples, where, cut, dropped, digest.digest_json([r.messages for r in rows]), lost)
