@@ -43,6 +43,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Any:
         "e2b-text": {"kind": "e2b", "towers": False},
         "e4b": {"kind": "e4b", "towers": True},
         "e4b-text": {"kind": "e4b", "towers": False},
+        "wide": {"kind": "wide", "towers": False},
+        "wide-bf16": {"kind": "wide", "towers": False, "dtype": "bfloat16"},
     }
 
     def get(name: str) -> Path:

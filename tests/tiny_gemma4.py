@@ -27,6 +27,11 @@ LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 PATTERNS = {  # the last layers with their own K/V are [sliding, full], as in E2B and E4B
     "e2b": {"layers": "ssfsssf", "num_kv_shared_layers": 4, "num_key_value_heads": 1, "use_double_wide_mlp": True},
     "e4b": {"layers": "sfsfsf", "num_kv_shared_layers": 2, "num_key_value_heads": 2, "use_double_wide_mlp": False},
+    # widths that are multiples of 64, as every quantisation wants them
+    "wide": {
+        **{"layers": "ssfsssf", "num_kv_shared_layers": 4, "num_key_value_heads": 1, "use_double_wide_mlp": True},
+        **{"hidden_size": 128, "hidden_size_per_layer_input": 64, "intermediate_size": 512},
+    },
 }
 
 
@@ -36,26 +41,26 @@ def text_config(kind: str) -> Any:
 
     shape = dict(PATTERNS[kind])
     types = [{"s": "sliding_attention", "f": "full_attention"}[c] for c in str(shape.pop("layers"))]
-    return Gemma4TextConfig(
-        vocab_size=3072,
-        vocab_size_per_layer_input=3072,
-        hidden_size=64,
-        hidden_size_per_layer_input=8,
-        intermediate_size=96,
-        num_hidden_layers=len(types),
-        layer_types=types,
-        num_attention_heads=4,
-        head_dim=16,
-        global_head_dim=32,
-        sliding_window=16,
-        max_position_embeddings=1024,
-        final_logit_softcapping=30.0,
-        rope_parameters={
+    common: dict[str, Any] = {
+        "vocab_size": 3072,
+        "vocab_size_per_layer_input": 3072,
+        "hidden_size": 64,
+        "hidden_size_per_layer_input": 8,
+        "intermediate_size": 96,
+        "num_hidden_layers": len(types),
+        "layer_types": types,
+        "num_attention_heads": 4,
+        "head_dim": 16,
+        "global_head_dim": 32,
+        "sliding_window": 16,
+        "max_position_embeddings": 1024,
+        "final_logit_softcapping": 30.0,
+        "rope_parameters": {
             "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
             "full_attention": {"rope_type": "proportional", "partial_rotary_factor": 0.25, "rope_theta": 1e6},
         },
-        **shape,
-    )
+    }
+    return Gemma4TextConfig(**common | shape)
 
 
 def make_checkpoint(folder: Path, kind: str, *, towers: bool, dtype: str = "float32", **save: Any) -> Path:
@@ -102,23 +107,40 @@ def make_checkpoint(folder: Path, kind: str, *, towers: bool, dtype: str = "floa
     return folder
 
 
-def random_adapter(base: str | Path, folder: Path, *, targets: tuple[str, ...] = LINEARS, size: float = 0.05) -> Gemma:
+def random_adapter(
+    base: str | Path,
+    folder: Path,
+    *,
+    targets: tuple[str, ...] = LINEARS,
+    size: float = 0.05,
+    kind: Any = "lora",
+    **quantization: str,
+) -> Gemma:
     """Save an adapter with random, non-zero lora_b; the model with it attached comes back.
 
     Args:
-        size: standard deviation of lora_b. At 0.05 the adapter moves a random model's logits by about their own spread.
+        size: standard deviation of lora_b, or the relative change of m and of fully trained weights. At 0.05 the
+            adapter moves a random model's logits by about their own spread.
+        quantization: for `load`; recorded with the adapter.
     """
-    gemma = load(str(base))
-    spec = lora.AdapterSpec(rank=4, alpha=8, dropout=0.0, targets=targets)
+    gemma = load(str(base), **quantization)
+    spec = lora.AdapterSpec(rank=4, alpha=8, dropout=0.0, targets=targets, kind=kind)
     lora.attach(gemma.model, spec)
     rng = np.random.default_rng(0)
     draw = []
-    for name, value in lora.adapter_parameters(gemma.model).items():
-        std = size if name.endswith("lora_b") else value.shape[0] ** -0.5
-        draw.append((name, mx.array(rng.normal(scale=std, size=value.shape).astype(np.float32))))
+    for name, value in lora.adapter_parameters(gemma.model, spec).items():
+        noise = rng.normal(size=value.shape).astype(np.float32)
+        if name.endswith("lora_b"):
+            drawn = mx.array(size * noise)
+        elif name.endswith("lora_a"):
+            drawn = mx.array(value.shape[0] ** -0.5 * noise)
+        else:
+            drawn = value * (1 + size * mx.array(noise))
+        draw.append((name, drawn))
     gemma.model.load_weights(draw, strict=False)
     folder.mkdir(parents=True, exist_ok=True)
-    lora.save_adapter(gemma.model, folder, spec, {"name": str(base), "revision": None})
+    recorded = {"quantization": gemma.quantization} if gemma.quantization else {}
+    lora.save_adapter(gemma.model, folder, spec, {"name": str(base), "revision": None} | recorded)
     gemma.model.eval()
     return gemma
 

@@ -37,10 +37,12 @@ def command(
 
     console = options.console()
     items = read_suite(suite)
-    if adapter:
-        lora.read_config(adapter)  # a fault of the second half is told before the first
+    # Both halves on the base that the adapter was trained on; and a fault of the second is told before the first.
+    quantization = lora.quantization_of(adapter) if adapter else {}
     outcomes: dict[str, Outcome] = {}
-    gemma = load(model)
+    gemma = load(model, **quantization)
+    if adapter:
+        lora.check_base(adapter, gemma.checkpoint)
     with console.status("answering") as status:
         for name in ("before", "after") if adapter else ("answers",):
             if name == "after" and adapter:

@@ -33,3 +33,9 @@ def command(run: Path, to: str, out: Path | None, base: str | None) -> None:
         f"verified by loading it again: rounding is {share:.1%} of the adapter's effect on the logits "
         f"(mean {done.mean_difference:.1e} of {done.mean_effect:.1e}; half would be refused)"
     )
+    if done.mean_quantised is not None:
+        share = done.mean_quantised / max(done.mean_effect, 1e-12)
+        console.print(
+            "trained on a quantised base, merged into the full-precision one: that moves the logits by "
+            f"{share:.1%} of the adapter's effect (mean {done.mean_quantised:.1e})"
+        )

@@ -61,7 +61,8 @@ class LoRALinear(nn.Module):  # type: ignore[misc]  # mlx has no types here
         Kept out of the module's own dictionary: as an entry of it, a key traced by mx.compile would come back to
         whoever evaluates or compiles over the module's state.
         """
-        object.__setattr__(self, "_key", key)
+        # A checkpointed function is asked for the gradient of every argument, a key too, and random bits have none.
+        object.__setattr__(self, "_key", None if key is None else mx.stop_gradient(key))
 
     def __call__(self, x: mx.array) -> mx.array:
         out: mx.array = self.linear(x) + self._change(self._dropped(x))

@@ -11,7 +11,7 @@ random matrix is 0.092, of affine with 4 bits and blocks of 64 (as many bits a w
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -39,24 +39,31 @@ CODE_BOOK = (
     1.0,
 )
 PAIRS = [(CODE_BOOK[byte >> 4], CODE_BOOK[byte & 15]) for byte in range(256)]  # one look-up gives two weights
-ROWS_AT_ONCE = 2**25  # weights that are dense at one time: 128 MiB in float32; a layer's projection is less than that
+# Weights that are dense at one time in a product: 128 MiB in float32. A layer's projection is less than that, a tied
+# head is not.
+DENSE_AT_ONCE = 2**25
+QUANTISED_AT_ONCE = 2**22  # some 20 float32 temporaries each, here and in MLX's own mxfp4 and nvfp4 on a CPU
+
+
+def pieces(rows: int, columns: int, at_once: int) -> Iterator[slice]:
+    """Runs of rows of so many weights, or of one row."""
+    step = max(1, at_once // columns)
+    return (slice(start, start + step) for start in range(0, rows, step))
+
+
+def quantise_by_rows(weight: mx.array, quantise: Callable[[mx.array], Sequence[mx.array]]) -> list[mx.array]:
+    """What `quantise` makes of a weight [rows, columns], evaluated, a piece of its rows at a time."""
+    parts = []
+    for rows in pieces(weight.shape[0], weight.shape[1], QUANTISED_AT_ONCE):
+        parts.append(quantise(weight[rows]))
+        mx.eval(parts[-1])
+    whole = [mx.concatenate(list(of_all)) for of_all in zip(*parts, strict=True)] if len(parts) > 1 else list(parts[0])
+    mx.eval(whole)
+    return whole
 
 
 def quantise(weight: mx.array) -> tuple[mx.array, mx.array]:
-    """Codes (uint8 [rows, columns / 2]) and scales (float32 [rows, columns / 64]), evaluated.
-
-    Args:
-        weight: [rows, columns] of any float type; columns are a multiple of 64.
-
-    Cost: some 20 bytes for each of ROWS_AT_ONCE weights, beside the weight and the result.
-    """
-    parts = [_quantise(weight[rows]) for rows in _pieces(*weight.shape)]
-    codes, scales = (mx.concatenate(list(part)) if len(part) > 1 else part[0] for part in zip(*parts, strict=True))
-    mx.eval(codes, scales)
-    return codes, scales
-
-
-def _quantise(weight: mx.array) -> tuple[mx.array, mx.array]:
+    """Codes (uint8 [rows, columns / 2]) and scales (float32 [rows, columns / 64]) of a weight [rows, columns]."""
     blocks = weight.astype(mx.float32).reshape(weight.shape[0], -1, BLOCK)
     scales = mx.abs(blocks).max(axis=-1)
     quotients = blocks / mx.maximum(scales, 1e-30)[..., None]
@@ -64,20 +71,13 @@ def _quantise(weight: mx.array) -> tuple[mx.array, mx.array]:
     for low, high in pairwise(CODE_BOOK):  # nearest: count the midpoints below
         codes = codes + (quotients > (low + high) / 2).astype(mx.uint8)
     codes = codes.reshape(weight.shape)
-    codes = (codes[:, ::2] << 4) | codes[:, 1::2]
-    mx.eval(codes, scales)
-    return codes, scales
+    return (codes[:, ::2] << 4) | codes[:, 1::2], scales
 
 
 def dequantise(codes: mx.array, scales: mx.array, dtype: mx.Dtype = mx.float32) -> mx.array:
     """Dense weights [..., columns] of codes [..., columns / 2] and scales [..., columns / 64]; products in float32."""
     values = mx.take(mx.array(PAIRS), codes, axis=0).reshape(*scales.shape, BLOCK)
     return (values * scales[..., None]).reshape(*codes.shape[:-1], -1).astype(dtype)
-
-
-def _pieces(rows: int, columns: int) -> Iterator[slice]:
-    step = max(1, ROWS_AT_ONCE // columns)
-    return (slice(start, start + step) for start in range(0, rows, step))
 
 
 # The codes wait (mx.depends) for what they are multiplied with. Without that, mx.compile sees the forward's and the
@@ -87,7 +87,7 @@ def _pieces(rows: int, columns: int) -> Iterator[slice]:
 def product(x: mx.array, codes: mx.array, scales: mx.array) -> Any:
     """x [..., columns] @ W.T in x's dtype, [..., rows]; the gradient is that of x only."""
     out: list[mx.array] = []
-    for rows in _pieces(codes.shape[0], codes.shape[1] * 2):
+    for rows in pieces(codes.shape[0], codes.shape[1] * 2, DENSE_AT_ONCE):
         waiting = mx.depends(codes[rows], out[-1] if out else x)
         out.append(x @ dequantise(waiting, scales[rows], x.dtype).T)
     return mx.concatenate(out, axis=-1) if len(out) > 1 else out[0]
@@ -97,7 +97,7 @@ def product(x: mx.array, codes: mx.array, scales: mx.array) -> Any:
 def _(primals: tuple[mx.array, ...], cotangent: mx.array, _output: mx.array) -> tuple[Any, ...]:
     _, codes, scales = primals
     gradient = None
-    for rows in _pieces(codes.shape[0], codes.shape[1] * 2):
+    for rows in pieces(codes.shape[0], codes.shape[1] * 2, DENSE_AT_ONCE):
         waiting = mx.depends(codes[rows], cotangent if gradient is None else gradient)
         part = cotangent[..., rows] @ dequantise(waiting, scales[rows], cotangent.dtype)
         gradient = part if gradient is None else gradient + part
@@ -109,7 +109,7 @@ class NF4Linear(nn.Module):  # type: ignore[misc]  # mlx has no types here
 
     def __init__(self, weight: mx.array) -> None:
         super().__init__()
-        self.weight, self.scales = quantise(weight)
+        self.weight, self.scales = quantise_by_rows(weight, quantise)
         self.freeze()
 
     def __call__(self, x: mx.array) -> mx.array:

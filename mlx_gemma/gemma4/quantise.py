@@ -63,8 +63,8 @@ def quantise(model: nn.Module, projections: str = "none", embeddings: str = "non
         ModelError: an unknown mode, a base that is quantised already, or a width that is no multiple of the mode's
             group. Nothing is changed then.
 
-    Cost: memory for the result and the largest weight (twice where it was cast after loading, as on a CPU); a pass over
-    the weights.
+    Cost: memory for the result and the largest weight (and what it was cast from after loading, on a CPU), and twenty
+    times nf4.QUANTISED_AT_ONCE weights at most; a pass over the weights.
     """
     text = getattr(model, "language_model", model).model
     jobs: list[tuple[str, Any, str, str]] = []
@@ -78,9 +78,7 @@ def quantise(model: nn.Module, projections: str = "none", embeddings: str = "non
     for path, parent, name, mode in jobs:
         _check(path, parent[name], mode, where)
     for _, parent, name, mode in jobs:
-        small = _small(parent[name], mode)
-        mx.eval(small.parameters())
-        parent[name] = small
+        parent[name] = _small(parent[name], mode)
         mx.clear_cache()  # or the dense weights' buffers would stay with the allocator
 
 
@@ -99,11 +97,15 @@ def _check(path: str, module: nn.Module, mode: str, where: str) -> None:
 
 def _small(module: nn.Module, mode: str) -> nn.Module:
     name, bits, group = MODES[mode]
-    embedding = isinstance(module, nn.Embedding)
+    weight, embedding = module.weight, isinstance(module, nn.Embedding)
     if name == "nf4":
-        return (nf4.NF4Embedding if embedding else nf4.NF4Linear)(module.weight)
-    if not embedding:
-        return nn.QuantizedLinear.from_linear(module, group, bits, mode=name)
-    small = QuantisedEmbedding.from_embedding(module, group, bits, mode=name)
-    small.dtype = module.weight.dtype
+        return (nf4.NF4Embedding if embedding else nf4.NF4Linear)(weight)
+    rows, width = weight.shape
+    if embedding:
+        small = QuantisedEmbedding(rows, width, group, bits, mode=name)
+        small.dtype = weight.dtype
+    else:
+        small = nn.QuantizedLinear(width, rows, False, group, bits, mode=name)  # its random weight is never evaluated
+    arrays = nf4.quantise_by_rows(weight, lambda piece: mx.quantize(piece, group, bits, mode=name))
+    small.update(dict(zip(("weight", "scales", "biases"), arrays, strict=False)))
     return small

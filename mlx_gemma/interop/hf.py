@@ -39,13 +39,15 @@ class Exported:
     max_difference: float  # of the logits, exported against base + adapter
     mean_difference: float
     mean_effect: float  # of the adapter itself: base against base + adapter
+    mean_quantised: float | None  # base + adapter against what was trained, the quantised base + adapter, if it was so
 
 
 def export(adapter: Path, out: Path, *, base: str | None = None) -> Exported:
     """Merge a run's adapter into the safetensors of its base, write a Hugging Face folder, and verify it.
 
     Args:
-        adapter: a run folder, or any folder with an mlx-lm LoRA adapter.
+        adapter: a run folder, or any folder with an adapter in mlx-lm's form. One trained on a base quantised in memory
+            is merged into the full-precision weights; how far that moves the function is measured and returned.
         out: the folder to make.
         base: another checkpoint of the same model than the one the adapter names: its full-precision source, or the
             multimodal checkpoint of a text-only model.
@@ -72,6 +74,7 @@ def export(adapter: Path, out: Path, *, base: str | None = None) -> Exported:
     wanted = verify.logits(gemma, sequences)
     effect = verify.difference(before, wanted).mean
     del gemma
+    moved = _moved(source, adapter, sequences, wanted)
 
     try:
         with disk_errors(out):
@@ -89,7 +92,7 @@ def export(adapter: Path, out: Path, *, base: str | None = None) -> Exported:
         shutil.rmtree(part, ignore_errors=True)
         raise
     size = sum(p.stat().st_size for p in out.iterdir())
-    return Exported(out, len(changes), max(changes), size, gap.largest, gap.mean, effect)
+    return Exported(out, len(changes), max(changes), size, gap.largest, gap.mean, effect, moved)
 
 
 def _check(source: Checkpoint, adapter: Adapter, folder: Path) -> set[str]:
@@ -98,14 +101,24 @@ def _check(source: Checkpoint, adapter: Adapter, folder: Path) -> set[str]:
     if any(key.startswith("quantization") for config in (source.config, source.text_config) for key in config):
         raise ModelError("the base is quantised, and would lose the adapter", where=source.name, fix=full)
     held = {place_of(name): tensor for file in _weights(source) for name, tensor in tensors(file).items()}
-    lost = sorted(set(adapter.factors) - set(held))
+    lost = sorted(set(adapter.arrays) - set(held))
     if lost:
         what = f"{len(lost)} adapted modules have no weight in {source.name}, for example {adapter.names[lost[0]]}"
         raise ModelError(what, where=folder, fix="export onto the checkpoint that the adapter was trained on")
-    dtypes = {held[place].dtype for place in adapter.factors}
+    dtypes = {held[place].dtype for place in adapter.arrays}
     if not dtypes <= set(TOLERANCE):
         raise ModelError(f"weights of type {', '.join(sorted(dtypes))}", where=source.name, fix=full)
     return dtypes
+
+
+def _moved(source: Checkpoint, adapter: Path, sequences: list[list[int]], wanted: verify.Logits) -> float | None:
+    """The mean logit difference that a base quantised in training makes (T25: another base is another function)."""
+    quantization = lora.quantization_of(adapter)
+    if not quantization:
+        return None
+    gemma = load(source.name, revision=source.revision, **quantization)
+    verify.load_adapter(gemma, adapter)
+    return verify.difference(verify.logits(gemma, sequences), wanted).mean
 
 
 def _weights(source: Checkpoint) -> list[Path]:

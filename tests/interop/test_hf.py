@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -53,7 +55,76 @@ def test_transformers_computes_base_plus_adapter(models: Models, tmp_path: Path,
     assert done.mean_difference <= done.max_difference
     assert done.mean_difference < done.mean_effect / 20
     assert 0.05 < done.largest_change < 0.5
+    assert done.mean_quantised is None
     assert done.bytes == sum(p.stat().st_size for p in out.iterdir())
+
+
+@pytest.mark.parametrize("name", ["nano", "e2b", "e2b-bf16", "e2b-sharded", "e4b-text"])
+@pytest.mark.parametrize("kind", ["dora", "full"])
+def test_other_kinds(models: Models, tmp_path: Path, name: str, kind: str) -> None:
+    """DoRA's lengths go into the weights; full training replaces them, norms and per-layer projections included."""
+    base, out = models(name), tmp_path / "out"
+    adapted = our_logits(random_adapter(base, tmp_path / "run", kind=kind), TOKENS)
+    done = hf.export(tmp_path / "run", out)
+    gap = np.abs(reference_logits(out, TOKENS) - adapted)
+    exact = weights(base)[an_up_proj(base)].dtype == torch.float32
+    assert gap.mean() < (1e-5 if exact else 0.04) * adapted.std()
+    assert gap.mean() < done.mean_effect / 10
+    before, after = weights(base), weights(out)
+    changed = {k.split(".")[-2] for k in before if not torch.equal(before[k], after[k])}
+    norms = {"input_layernorm", "q_norm", "k_norm", "per_layer_input_gate", "post_per_layer_input_norm"}
+    assert norms & changed == (norms if kind == "full" else set())
+    assert all(torch.equal(before[k], after[k]) for k in before if "layers." not in k or "layer_scalar" in k)
+
+
+@pytest.mark.parametrize("scale", [2.0, 11.3137])
+def test_dora_merges_as_peft(models: Models, tmp_path: Path, scale: float) -> None:
+    """The merged weights are those of PEFT's merge_and_unload on transformers' model: 1e-6; its logits ours: 1e-4."""
+    from peft import LoraConfig, get_peft_model
+
+    base, run = models("e2b-text"), tmp_path / "run"
+    random_adapter(base, run, kind="dora")
+    edit_json(run / "adapter_config.json", lambda config: config["lora_parameters"].update(scale=scale))
+    adapted = our_logits(load(str(run)), TOKENS)
+    hf.export(run, tmp_path / "out")
+    targets = r"model\.layers\.\d+\.(self_attn|mlp)\.(q|k|v|o|gate|up|down)_proj"
+    config = LoraConfig(r=4, lora_alpha=4 * scale, use_dora=True, target_modules=targets)
+    theirs = get_peft_model(reference_model(base), config).eval()
+    adapter, places = weights(run), dict(theirs.named_parameters())
+    names = {"lora_a": "lora_A.default.weight", "lora_b": "lora_B.default.weight"}
+    with torch.no_grad():
+        for name, value in adapter.items():
+            module, leaf = name.rsplit(".", 1)
+            place = names.get(leaf, "lora_magnitude_vector.default.weight")
+            places[f"base_model.model.{module}.{place}"].copy_(value.T)
+        assert len([k for k in places if "lora_" in k]) == len(adapter)
+        found = theirs(torch.tensor([TOKENS])).logits[0].numpy()
+    assert np.abs(found - adapted).max() < 1e-4 * max(1.0, np.abs(adapted).max())
+    merged = theirs.merge_and_unload().state_dict()
+    for name, value in weights(tmp_path / "out").items():
+        torch.testing.assert_close(value, merged[name], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["lora", "dora"])
+def test_trained_on_a_quantised_base(models: Models, tmp_path: Path, kind: str) -> None:
+    """T25: merged into the full-precision weights it was not trained on; how much that changes is measured."""
+    run = tmp_path / "run"
+    trained = our_logits(random_adapter(models("wide"), run, kind=kind, quantize="affine4"), TOKENS)
+    done = hf.export(run, tmp_path / "out")
+    exported = reference_logits(tmp_path / "out", TOKENS)
+    plain = our_logits(load(str(models("wide")), adapter=run, quantize="none"), TOKENS)
+    assert np.abs(exported - plain).mean() < 1e-4
+    assert done.mean_difference < 1e-4
+    moved = np.abs(trained - plain).mean()
+    assert done.mean_quantised is not None
+    assert 0.5 * moved < done.mean_quantised < 2 * moved, "other tokens, the same size"
+    assert (our_logits(load(str(run)), TOKENS) == trained).all()
+
+
+def edit_json(path: Path, change: Callable[[Any], Any]) -> None:
+    value = json.loads(path.read_text())
+    change(value)
+    path.write_text(json.dumps(value))
 
 
 def an_up_proj(folder: Path) -> str:
