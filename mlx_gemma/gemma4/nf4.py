@@ -4,9 +4,11 @@ A block of 64 weights along the input is divided by its largest absolute value, 
 16 values: quantiles of a normal distribution, with an exact zero. Two codes lie in a byte, the first in the high half,
 as in bitsandbytes; with one float32 scale per block that is 4.5 bits a weight (no double quantisation).
 
-A dense weight exists only while a product is taken, and is made again in the backward pass, so a step is slower than on
-MLX's own modes. What speaks for NF4 is that others' QLoRA runs use it, not closeness: the relative error of a normal
-random matrix is 0.092, of affine with 4 bits and blocks of 64 (as many bits a weight) 0.091.
+A dense weight exists only while a product is taken, and is made again in the backward pass. What speaks for NF4 is that
+others' QLoRA runs use it, not closeness: the relative error of a normal random matrix is 0.092, of affine with 4 bits
+and blocks of 64 (as many bits a weight in bfloat16) 0.091. Forward and backward of 64 rows through 1024 x 1024 took
+45 ms on MLX's CPU backend, affine 137 ms, dense float32 22 ms; on a GPU, where MLX's own modes have kernels, expect the
+opposite order (not measured).
 """
 
 from __future__ import annotations
