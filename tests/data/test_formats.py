@@ -101,6 +101,7 @@ BAD_ROWS: dict[str, tuple[Any, str]] = {
 @pytest.mark.parametrize("name", BAD_ROWS)
 def test_bad_row(tmp_path: Path, name: str) -> None:
     """read_rows stops there with file and line; scan_rows reports it and reads the rows after it."""
+    # T19: the template merges two turns of one role in a row, so they are refused here.
     line, want = BAD_ROWS[name]
     file = write(tmp_path / "rows.jsonl", GOOD, line, GOOD)
     with pytest.raises(DataError) as error:

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 import pytest
 from logits import our_logits, reference_model
-from mlx.utils import tree_flatten
+from mlx.utils import tree_flatten, tree_map
 from mlx_lm.tuner.utils import load_adapters
 from tiny_gemma4 import LINEARS, random_adapter, random_tokens
 
@@ -30,6 +31,7 @@ def spec(*targets: str, layers: int | None = None) -> lora.AdapterSpec:
 @pytest.mark.parametrize(("name", "layers", "own"), [("e2b", 7, 3), ("e2b-text", 7, 3), ("e4b", 6, 4), ("nano", 7, 3)])
 def test_counts(models: Models, name: str, layers: int, own: int) -> None:
     """K/V only on layers that have their own."""
+    # T6: suffixes alone would match the towers too.
     model = load(str(models(name))).model
     shapes = {k: v.shape for k, v in tree_flatten(model.parameters())}
     done = lora.attach(model, spec(*LINEARS))
@@ -39,6 +41,7 @@ def test_counts(models: Models, name: str, layers: int, own: int) -> None:
 
 
 def test_only_the_adapter_is_trainable(models: Models) -> None:
+    # T32: freeze before attaching (24 tensors against 172).
     model = load(str(models("e2b"))).model
     before = our_logits(load(str(models("e2b"))), TOKENS)
     lora.attach(model, spec("q_proj", "down_proj", layers=2))
@@ -65,6 +68,27 @@ def test_full_training_takes_what_transformers_trains(models: Models, layers: in
     assert {k: v.shape for k, v in trainable.items()} == wanted
     assert done.parameters == sum(v.size for v in trainable.values())
     assert done.modules["up_proj"] == done.modules["input_layernorm"] == (layers or 7)
+
+
+def test_full_training_of_a_bfloat16_model(models: Models, tmp_path: Path) -> None:
+    """Trained weights are float32, or small updates would be lost; the function stays, to the bit, in bfloat16."""
+    model, tokens = load(str(models("e2b-bf16"))).model, mx.array([TOKENS])
+    model.set_dtype(mx.bfloat16)
+    before = model(tokens)
+    given = lora.AdapterSpec(4, 8, 0.0, (), kind="full")
+    lora.attach(model, given)
+    assert {v.dtype for _, v in tree_flatten(model.trainable_parameters())} == {mx.float32}
+    assert model(tokens).dtype == before.dtype == mx.bfloat16
+    assert (model(tokens) == before).all()
+    _, gradients = nn.value_and_grad(model, lambda m: mx.square(m(tokens)).mean())(model)
+    assert {v.dtype for _, v in tree_flatten(gradients)} == {mx.float32}
+    model.update(tree_map(lambda v, g: v - 1e-6 * mx.sign(g), model.trainable_parameters(), gradients))
+    assert (model(tokens) == before).mean() > 0.9, "an update below bfloat16's last bit is kept, not computed with"
+    assert not (
+        model.layers[0].mlp.up_proj.weight == load(str(models("e2b-bf16"))).text.layers[0].mlp.up_proj.weight
+    ).any()
+    lora.save_adapter(model, tmp_path, given, {"name": str(models("e2b-bf16")), "revision": None})
+    assert {v.dtype for v in dict(mx.load(str(tmp_path / lora.WEIGHTS))).values()} == {mx.float32}
 
 
 @pytest.mark.parametrize("kind", ["lora", "dora", "full"])
@@ -127,6 +151,7 @@ def test_per_layer_embedding_targets(models: Models) -> None:
 @pytest.mark.parametrize("target", ["k_proj", "v_proj"])
 def test_kv_of_shared_layers_is_refused(models: Models, target: str) -> None:
     """The four last layers share their K/V; training only them trains no K/V."""
+    # T6.
     with pytest.raises(RecipeError, match=r"layers 3 and up share their K/V"):
         lora.attach(load(str(models("e2b"))).model, spec("q_proj", target, layers=4))
 
@@ -143,6 +168,7 @@ def test_round_trip_is_exact(models: Models, tmp_path: Path, name: str, kind: st
 
     mlx-lm computes DoRA's lengths from the dense sum, so there it is to rounding.
     """
+    # T41: the adapter is really there, whoever loads it.
     base = models(name)
     gemma = random_adapter(base, tmp_path / "run", kind=kind)
     wanted = our_logits(gemma, TOKENS)
@@ -158,11 +184,13 @@ def test_round_trip_is_exact(models: Models, tmp_path: Path, name: str, kind: st
 @pytest.mark.parametrize("kind", ["lora", "dora", "full"])
 def test_loaded_adapter_is_frozen(models: Models, tmp_path: Path, kind: str) -> None:
     """T32: a loaded adapter would otherwise leave the whole model trainable."""
+    # T32: reloading must not train the base (mlx-vlm 2178).
     random_adapter(models("e2b"), tmp_path, kind=kind)
     assert not tree_flatten(load(str(tmp_path)).model.trainable_parameters())
 
 
 def test_config_is_mlx_lm_s(models: Models, tmp_path: Path) -> None:
+    # T31, T40: scale is alpha / rank, where mlx-lm's default is 20; resolved keys, not patterns.
     random_adapter(models("e2b"), tmp_path, targets=("q_proj", "up_proj"))
     config = json.loads((tmp_path / lora.CONFIG).read_text())
     keys = ["mlp.up_proj", "self_attn.q_proj"]
@@ -215,6 +243,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damaged_adapter(models: Models, tmp_path: Path, damage: str) -> None:
+    # T40: strictly loaded; an adapter of which nothing fits would be the base without a word.
     random_adapter(models("e2b"), tmp_path / "a")
     change, word = DAMAGES[damage]
     change(tmp_path / "a")
@@ -225,6 +254,7 @@ def test_damaged_adapter(models: Models, tmp_path: Path, damage: str) -> None:
 
 
 def test_wrong_model(models: Models, tmp_path: Path) -> None:
+    # T25.
     random_adapter(models("e2b"), tmp_path)
     with pytest.raises(ModelError, match="do not match this model") as caught:
         load(str(models("e4b")), adapter=tmp_path)

@@ -46,6 +46,7 @@ def changed(folder: Path, old: str, new: str) -> ChatTemplate:
 
 
 def test_answer_and_stop_token_are_trained(template: ChatTemplate) -> None:
+    # T20: three peers render Gemma 3's <start_of_turn>, or never train the stop token.
     example = template.example([USER, ANSWER])
     assert spans(template, example) == [ANSWER["content"] + "<turn|>"]
     assert template.decode(example.tokens) == (
@@ -57,6 +58,7 @@ def test_answer_and_stop_token_are_trained(template: ChatTemplate) -> None:
 
 @pytest.mark.parametrize("system", [True, False])
 def test_every_model_turn(template: ChatTemplate, system: bool) -> None:
+    # T22: the template has no generation markers, so transformers' own assistant mask is all zeros.
     example = template.example([SYSTEM, *TALK] if system else TALK)
     assert spans(template, example) == [m["content"] + "<turn|>" for m in TALK[1::2]]
 
@@ -69,6 +71,7 @@ def test_last_turn_only(template: ChatTemplate) -> None:
 
 @pytest.mark.parametrize("answer", ["", "  \n ", "\n\nx", "model", "x\n", "é 漢字 🙂", "user\nmodel\n"])
 def test_unusual_answers(template: ChatTemplate, answer: str) -> None:
+    # T18: the template trims white space around an answer; what is trained is what it left.
     example = template.example([USER, {"role": "assistant", "content": answer}])
     assert spans(template, example) == [answer.strip() + "<turn|>"]
 
@@ -86,6 +89,7 @@ def test_generation_prompt_is_a_prefix(template: ChatTemplate) -> None:
 @pytest.mark.parametrize("generate", [True, False])
 @pytest.mark.parametrize("messages", [[USER], [SYSTEM, USER], TALK, [SYSTEM, *TALK]])
 def test_equals_transformers(template: ChatTemplate, messages: list[dict[str, str]], generate: bool) -> None:
+    # T21: the template writes <bos>; encoding its text again adds a second one (mlx-lm-lora).
     theirs = template.tokenizer.apply_chat_template(
         messages, tokenize=True, add_generation_prompt=generate, enable_thinking=False, return_dict=False
     )
@@ -96,6 +100,7 @@ def test_equals_transformers(template: ChatTemplate, messages: list[dict[str, st
 
 def test_thinking_is_never_on(tmp_path: Path) -> None:
     """Not even where the template turns it on by default."""
+    # T17: mlx-lm's tokenizer turns thinking on for every Gemma 4 row (mlx-lm 1352).
     eager = changed(tmp_path / "eager", "enable_thinking", "(enable_thinking is not defined or enable_thinking)")
     assert "<|think|>" in eager.tokenizer.apply_chat_template([USER], tokenize=False)
     for text in (eager.render([USER], generate=True), eager.render([SYSTEM, *TALK], generate=False)):
@@ -104,6 +109,7 @@ def test_thinking_is_never_on(tmp_path: Path) -> None:
 
 def test_prompt_that_is_no_prefix(tmp_path: Path) -> None:
     """The larger models' generation prompt ends in an empty thought, which the whole conversation does not have."""
+    # T16: mlx-lm's offset then lies beyond the answer, and the loss is 0/0 (mlx-lm 1355).
     ending = "{{- '<|turn>model\\n' -}}{%- endif -%}"
     large = changed(tmp_path / "large", ending, "{{- '<|turn>model\\n<|channel>thought\\n<channel|>' -}}{%- endif -%}")
     assert large.decode(large.prompt([USER])).endswith("<|turn>model\n<|channel>thought\n<channel|>")
@@ -114,6 +120,7 @@ def test_prompt_that_is_no_prefix(tmp_path: Path) -> None:
 @pytest.mark.parametrize("token", ["<turn|>", "<|turn>", "<|think|>", "<|channel>", "<bos>", "<eos>", "<|image|>"])
 @pytest.mark.parametrize("role", ["user", "assistant", "system"])
 def test_control_tokens_are_refused(template: ChatTemplate, role: str, token: str) -> None:
+    # T18: the template strips a thought out of the content without a word.
     talk = [{"role": role, "content": f"a {token} b"}, USER, ANSWER]
     with pytest.raises(DataError, match=r"control token"):
         template.example(talk)
