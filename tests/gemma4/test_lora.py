@@ -184,7 +184,6 @@ def test_round_trip_is_exact(models: Models, tmp_path: Path, name: str, kind: st
 @pytest.mark.parametrize("kind", ["lora", "dora", "full"])
 def test_loaded_adapter_is_frozen(models: Models, tmp_path: Path, kind: str) -> None:
     """T32: a loaded adapter would otherwise leave the whole model trainable."""
-    # T32: reloading must not train the base (mlx-vlm 2178).
     random_adapter(models("e2b"), tmp_path, kind=kind)
     assert not tree_flatten(load(str(tmp_path)).model.trainable_parameters())
 
