@@ -117,3 +117,31 @@ class DoRALinear(LoRALinear):
         across = self._without_bias(self.linear(a.T.astype(dtype))).astype(mx.float32)  # [rank, out]
         squares = self._squares + (b * (2 * self.scale * across + self.scale**2 * (a.T @ a @ b))).sum(axis=0)
         return mx.sqrt(mx.maximum(squares, 1e-30))
+
+
+class MasterLinear(nn.Linear):  # type: ignore[misc]
+    """A trained nn.Linear: its weight is float32, the product is taken in x's dtype.
+
+    In bfloat16 itself most updates would be lost: at a rate of 1e-5 they are far below a weight's last bit.
+    """
+
+    def __call__(self, x: mx.array) -> mx.array:
+        out: mx.array = x @ self.weight.astype(x.dtype).T
+        return out
+
+
+class MasterNorm(nn.RMSNorm):  # type: ignore[misc]
+    """A trained nn.RMSNorm, likewise."""
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return mx.fast.rms_norm(x, self.weight.astype(x.dtype), self.eps)
+
+
+def make_master(module: nn.Module) -> None:
+    """Turn a layer's linear and norm modules into trained ones, in place; nothing happens to float32 weights."""
+    for part in module.modules():
+        cls = {nn.Linear: MasterLinear, nn.RMSNorm: MasterNorm}.get(type(part))
+        if cls is not None and part.weight.dtype != mx.float32:
+            part.__class__ = cls
+            part.weight = part.weight.astype(mx.float32)
+    mx.eval(module.parameters())  # and the weights in fewer bits are let go

@@ -71,9 +71,10 @@ class Attached:
 def attach(model: nn.Module, spec: AdapterSpec) -> Attached:
     """Freeze the model but for what the spec trains: float32 adapter layers on its targets, or whole decoder layers.
 
-    Full training takes every parameter of the chosen layers, projections and norms, in the model's own dtype, but not
-    `layer_scalar`, which is a buffer in transformers. Embeddings, head, final norm and per_layer_model_projection stay
-    frozen: the loss takes the tied head's gradient in the forward pass, for a frozen head.
+    Full training takes every parameter of the chosen layers, projections and norms, which become float32 and still
+    compute in the model's dtype; but not `layer_scalar`, which is a buffer in transformers. Embeddings, head, final
+    norm and per_layer_model_projection stay frozen: the loss takes the tied head's gradient in the forward pass, for a
+    frozen head.
 
     Raises:
         RecipeError: a target that matches no module, more layers than the model has, or full training of a quantised

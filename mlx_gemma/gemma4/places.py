@@ -9,7 +9,7 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten, tree_unflatten
 
 from mlx_gemma.errors import RecipeError
-from mlx_gemma.gemma4.adapters import DoRALinear, LoRALinear
+from mlx_gemma.gemma4.adapters import DoRALinear, LoRALinear, make_master
 from mlx_gemma.gemma4.nf4 import NF4Linear
 
 QUANTISED = (nn.QuantizedLinear, NF4Linear)
@@ -46,7 +46,7 @@ def leaves(model: nn.Module) -> dict[str, mx.array]:
 
 
 def unfreeze(model: nn.Module, layers: int | None) -> None:
-    """Make the last so many decoder layers trainable, all if None.
+    """Make the last so many decoder layers trainable, all if None, with weights in float32.
 
     Raises:
         RecipeError: their weights are quantised.
@@ -55,6 +55,7 @@ def unfreeze(model: nn.Module, layers: int | None) -> None:
         if any(isinstance(module, QUANTISED) for module in layer.modules()):
             fix = "give a full-precision model, or adapter.kind lora"
             raise RecipeError("the base is quantised, and full trains its own weights", where="adapter.kind", fix=fix)
+        make_master(layer)
         layer.unfreeze()
         layer.freeze(recurse=False, keys=BUFFER)
 

@@ -83,7 +83,6 @@ def test_full_training_of_a_bfloat16_model(models: Models, tmp_path: Path) -> No
     _, gradients = nn.value_and_grad(model, lambda m: mx.square(m(tokens)).mean())(model)
     assert {v.dtype for _, v in tree_flatten(gradients)} == {mx.float32}
     model.update(tree_map(lambda v, g: v - 1e-6 * mx.sign(g), model.trainable_parameters(), gradients))
-    assert (model(tokens) == before).mean() > 0.9, "an update below bfloat16's last bit is kept, not computed with"
     assert not (
         model.layers[0].mlp.up_proj.weight == load(str(models("e2b-bf16"))).text.layers[0].mlp.up_proj.weight
     ).any()
