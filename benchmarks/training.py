@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 from datetime import date
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -206,6 +207,9 @@ def main() -> None:
         args.vocab, args.mix, args.threads = args.vocab[:1], args.mix[:1], args.threads[:1]
         args.documents, args.rounds = 8, 1
     console = Console(width=None if sys.stdout.isatty() else 160)
+    if args.shape == "e2b" or find_spec("trl") is None:
+        args.variants = [v for v in args.variants if not v.startswith("trl")]
+        console.print("without TRL: it is not installed, or this is no CPU's shape", style="dim")
     vocabularies = [args.override.get("vocab_size", 262144)] if args.shape == "e2b" else args.vocab
     for threads in args.threads:
         for vocabulary in vocabularies:
@@ -224,7 +228,7 @@ def run(args: argparse.Namespace, vocabulary: int, mix: str, threads: int, conso
         "documents": rows,
         "batch": args.batch,
         "threads": threads,
-        "variants": [v for v in args.variants if args.shape == "small" or not v.startswith("trl")],
+        "variants": list(args.variants),
         "max_length": 2048,
         "packed": packed_rows(rows, args.batch),
     }
