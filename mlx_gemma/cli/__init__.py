@@ -15,6 +15,7 @@ from mlx_gemma.errors import UserError
 
 COMMANDS = {
     "lora": "Train a LoRA adapter from a recipe.",
+    "sweep": "Train a recipe with several values of its keys, and compare the runs.",
     "generate": "Answer a prompt.",
     "trace": "Answer a prompt and show every token's probability and its rivals.",
     "audit": "Tell what is in a data set, and write the rows that should be trained.",

@@ -43,7 +43,8 @@ def told(
     model: Any = Model(ModelArgs())
     model.set_dtype(mx.bfloat16)
     spec = adapter_spec(resolved.recipe)
-    lora.attach(model, spec)
+    if spec.kind == "lora":  # the others compute on the weights
+        lora.attach(model, spec)
     gemma = SimpleNamespace(model=model, text=model)
     ready: Any = SimpleNamespace(gemma=gemma, spec=spec, train=train or split(), valid=valid)
     return advise(resolved, ready, steps)
