@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 
 FLOOR = 1e-3  # nats a token; below it nothing is left to learn, and the logarithm would make much of nothing
+WOBBLE = 0.02  # of validation losses while the rate is high: 0.01 to 0.03 in runs on nano
 
 
 class Point(Protocol):
@@ -39,7 +40,7 @@ class Curve:
         done: the share of the run's summed learning rate that was spent by then. Thirds of it are thirds of the way
             whatever warm-up and decay are; a third of the updates is not (the last tenth of a cosine moves nothing).
         sigma: standard deviation of one update's x around its level.
-        vstep, v, vdone, vsigma: the same of the validation losses; vsigma from second differences, 0 for under four.
+        vstep, v, vdone, vsigma: the same of the validation losses; vsigma by second differences, WOBBLE if under six.
 
     Args:
         history: every update of the run, in order.
@@ -62,7 +63,7 @@ class Curve:
         self.v = np.log(np.maximum([loss for _, loss, _ in measured], FLOOR))
         self.vdone = np.array([done for _, _, done in measured])
         wobble = self.v[self.vstep > 0]  # the fall from the untrained model's loss is no wobble
-        self.vsigma = _deviation(np.diff(wobble, 2)) / math.sqrt(6) if len(wobble) > 3 else 0.0
+        self.vsigma = _deviation(np.diff(wobble, 2)) / math.sqrt(6) if len(wobble) > 5 else WOBBLE
 
     def third(self, number: int) -> np.ndarray:
         """x of the first, second or last third of the way (0, 1, 2)."""

@@ -78,7 +78,7 @@ def _not_finite(history: Sequence[Point]) -> Diagnosis | None:
 
 
 def _climbs(c: Curve) -> Diagnosis | None:
-    width = max(7, len(c.x) // 15)
+    width = min(99, max(7, len(c.x) // 15))  # more would cost memory in long runs, and is not needed
     level = np.concatenate([c.x[:1], running_median(c.x, width)])
     errors = np.array([c.sigma] + [c.error(c.x[:width])] * (len(level) - 1))
     low = [0]  # where the lowest level before each stretch is, not overlapping it; the first loss until there is one
@@ -121,15 +121,16 @@ def _overfits(c: Curve) -> Diagnosis | None:
     least = math.log(1.03 if smooth else 1.10)
     if level[-1] - level[low] < max(least, 3 * c.vsigma):
         return None
-    around = c.x[c.done <= c.vdone[low] + 1e-9][-max(5, len(c.x) // 10) :]
-    if c.drop(c.third(2), around, 4, 0.05):
+    width = max(5, len(c.x) // 10)
+    end = max(width, int(np.sum(c.done <= c.vdone[low] + 1e-9)))
+    if c.drop(c.third(2), c.x[end - width : end], 4, 0.05):
         return None  # training rose too: that is not learning by heart
     near = range(max(0, low - 1), min(len(c.v), low + 2)) if smooth else [low]
     best = min(near, key=lambda i: float(c.v[i]))
     step = int(c.vstep[best])
     what = (
         f"overfitting since update {step}: the validation loss was {_nats(c.v[best])} there and ended at "
-        f"{_nats(level[-1])}, while the training loss went on falling"
+        f"{_nats(level[-1])}, while the training loss did not rise"
     )
     return Diagnosis("overfitting", what, step, f"stop near update {step}, or add rows or adapter.dropout")
 
@@ -146,7 +147,8 @@ def _learned_nothing(c: Curve) -> Diagnosis | None:
     hidden = float(np.median(first) - np.median(last)) + 2 * c.error(first, last)
     if hidden > math.log(2) and not still:
         what = f"the loss varies so much between updates that {len(c.x)} of them do not show whether it falls"
-        return Diagnosis("too short to tell", what, None, "train longer, raise train.accumulate, or give data.valid")
+        more = "lower validation.every" if len(c.v) else "give data.valid"
+        return Diagnosis("too short to tell", what, None, f"train longer, raise train.accumulate, or {more}")
     what = (
         f"the loss does not fall: training {_nats(np.median(c.third(0)))} in the first third of the run, "
         f"{_nats(np.median(last))} in the last"
@@ -175,16 +177,16 @@ def _falls(c: Curve) -> bool:
     before = c.v[c.vdone <= 2 / 3]
     if len(c.v) < 4 or not len(before):
         return c.drop(c.third(1), c.third(2), 3, math.log(1.03))
-    return bool(before[-1] - np.median(c.v[-2:]) > max(math.log(1.02), 2 * c.vsigma))
+    return bool(np.min(before[-2:]) - np.median(c.v[-2:]) > max(math.log(1.02), 2 * c.vsigma))
 
 
 def _still_falls(c: Curve) -> Diagnosis | None:
     if not _falls(c):
         return None
-    name = "validation" if len(c.v) > 3 else "training"
-    end = np.median(c.v[-2:]) if len(c.v) > 3 else np.median(c.third(2))
-    what = f"the {name} loss is still falling, to {_nats(end)} at the end"
-    return Diagnosis("still learning", what, None, "train longer: raise train.epochs or train.steps")
+    name, end = ("validation", c.v[-2:]) if len(c.v) > 3 else ("training", c.third(2))
+    what = f"the {name} loss is still falling, to {_nats(np.median(end))} at the end"
+    unseen = "" if len(c.v) > 3 else "; give data.valid, for overfitting cannot be seen without it"
+    return Diagnosis("still learning", what, None, f"train longer: raise train.epochs or train.steps{unseen}")
 
 
 def _converged(c: Curve) -> Diagnosis:
