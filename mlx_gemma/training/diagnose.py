@@ -132,7 +132,8 @@ def _overfits(c: Curve) -> Diagnosis | None:
         f"overfitting since update {step}: the validation loss was {_nats(c.v[best])} there and ended at "
         f"{_nats(level[-1])}, while the training loss did not rise"
     )
-    return Diagnosis("overfitting", what, step, f"stop near update {step}, or add rows or adapter.dropout")
+    stop = f"stop near update {step}" if step else "lower train.lr"
+    return Diagnosis("overfitting", what, step, f"{stop}, or add rows or adapter.dropout")
 
 
 def _learned_nothing(c: Curve) -> Diagnosis | None:
@@ -191,8 +192,7 @@ def _still_falls(c: Curve) -> Diagnosis | None:
 
 def _converged(c: Curve) -> Diagnosis:
     end = f"validation {_nats(np.median(c.v[-2:]))}" if len(c.v) else f"training {_nats(np.median(c.third(2)))}"
-    what = f"the loss fell and then stayed: {end} at the end"
-    return Diagnosis("converged", what, None, "done; more updates would add little")
+    return Diagnosis("converged", f"the loss fell, then stayed: {end} at the end", None, "done; more would add little")
 
 
 def _nats(log: float) -> str:
