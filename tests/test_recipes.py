@@ -12,7 +12,7 @@ from mlx_gemma import run
 from mlx_gemma.recipe import read_recipe
 
 ROOT = Path(__file__).parents[1]
-STANDS_FOR = {"google/gemma-4-E2B-it": "e2b"}
+STANDS_FOR = {"google/gemma-4-E2B-it": "e2b", "google/gemma-4-E4B-it": "e4b"}
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda p: p.stem)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mlx_gemma.data.rebuild import digest_lines
 from mlx_gemma.run import write_text
 
 CARD = """---
@@ -46,6 +47,12 @@ No family is in two splits. Train rows use every wording of a family but its las
 of `evals/python3.jsonl` (from the test families), are asked in the last wording only. No two rows of train, valid and
 test are {limit} similar or more (Jaccard of character shingles over prompt and answer, as the audit measures it); every
 near duplicate put into raw is above the audit's threshold of {threshold}.
+
+The same script writes `datasets/nano/regression.jsonl` ({regression_rows} rows), for the recipe key `data.regression`:
+what the embedded model can do and an adapter for Python 3 may lose. One row each of 60 train families, asked in the
+last wording with "Use Python 2." and answered in Python 2, and one of every dialogue family of
+`datasets/nano/dialogue.toml`. The answers are the families' own, not nano's; the rows are for measuring a loss, not for
+training.
 
 ## A row
 
@@ -94,7 +101,7 @@ def write_card(
     splits: Mapping[str, Sequence[Any]],
     labels: Sequence[Mapping[str, Any]],
     raw_rows: int,
-    digests: Mapping[str, str],
+    digests: dict[str, str],
     **facts: object,
 ) -> None:
     """Write the card.
@@ -102,7 +109,7 @@ def write_card(
     Args:
         rows: rows by split.
         splits: families by split.
-        facts: `seed`, `limit` and `threshold`.
+        facts: `seed`, `limit`, `threshold` and `regression_rows`.
     """
     counts = Counter(label["label"] for label in labels)
     hows = Counter(label["how"] for label in labels if label["label"] == "python2")
@@ -112,7 +119,7 @@ def write_card(
         faults="\n".join(f"| {name} | {counts[name]} | {how.format(**hows)} |" for name, how in HOW.items()),
         raw_rows=raw_rows,
         label_rows=len(labels),
-        digests="\n".join(f"{digest}  {name}" for name, digest in digests.items()),
+        digests=digest_lines(digests),
         **facts,
     )
     write_text(path, text)

@@ -57,12 +57,17 @@ class Family:
             n *= len(values)
         return n
 
-    def task(self, index: int) -> Task:
-        """The task of combination `index` (0 <= index < combinations); the order is fixed by the file."""
+    def names(self, index: int) -> dict[str, str]:
+        """The names of combination `index` (0 <= index < combinations); the order is fixed by the file."""
         chosen = {}
         for key, values in self.vary.items():
             index, i = divmod(index, len(values))
             chosen[key] = values[i]
+        return chosen
+
+    def task(self, index: int) -> Task:
+        """The task of combination `index`."""
+        chosen = self.names(index)
 
         def fill(text: str) -> str:
             return Template(text).substitute(chosen)
@@ -94,32 +99,45 @@ def read_families(path: Path) -> list[Family]:
     Raises:
         DataError: not TOML, an unknown or missing key, a name used twice, a `$name` that `vary` does not give.
     """
+    families: dict[str, Family] = {}
+    for file, entry in family_entries(path):
+        name = entry.get("name", "?")
+        where = f"{file}: family {name}"
+        if unknown := set(entry) - KEYS:
+            raise DataError(f"unknown key {sorted(unknown)[0]!r}", where=where)
+        if not {"name", "topic", "ask"} <= set(entry) or not {"python3", "answer"} & set(entry):
+            raise DataError("needs name, topic, ask and python3 (or answer)", where=where)
+        if name in families:
+            raise DataError("a family of this name exists already", where=where)
+        family = Family(name, entry["topic"], {k: v for k, v in entry.items() if k != "vary"}, names_of(entry))
+        try:
+            family.task(0)
+        except (KeyError, ValueError) as e:
+            raise DataError(f"a $name that [family.vary] does not give: {e}", where=where) from e
+        families[name] = family
+    return list(families.values())
+
+
+def family_entries(path: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """(file, entry) of every [[family]] in a TOML file, or in every TOML file of a folder, in file-name order.
+
+    Raises:
+        DataError: no such files, or not TOML.
+    """
     files = sorted(path.glob("*.toml")) if path.is_dir() else [path]
     if not files:
         raise DataError("no .toml family files here", where=path)
-    families: dict[str, Family] = {}
     for file in files:
         try:
-            entries = tomllib.loads(file.read_text())["family"]
+            entries = tomllib.loads(file.read_text(encoding="utf8"))["family"]
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, KeyError) as e:
             raise DataError(f"not a family file: {e}", where=file) from e
-        for entry in entries:
-            name = entry.get("name", "?")
-            where = f"{file}: family {name}"
-            if unknown := set(entry) - KEYS:
-                raise DataError(f"unknown key {sorted(unknown)[0]!r}", where=where)
-            if not {"name", "topic", "ask"} <= set(entry) or not {"python3", "answer"} & set(entry):
-                raise DataError("needs name, topic, ask and python3 (or answer)", where=where)
-            if name in families:
-                raise DataError("a family of this name exists already", where=where)
-            vary = {k: [str(v) for v in values] for k, values in entry.get("vary", {}).items()}
-            family = Family(name, entry["topic"], {k: v for k, v in entry.items() if k != "vary"}, vary)
-            try:
-                family.task(0)
-            except (KeyError, ValueError) as e:
-                raise DataError(f"a $name that [family.vary] does not give: {e}", where=where) from e
-            families[name] = family
-    return list(families.values())
+        yield from ((file, entry) for entry in entries)
+
+
+def names_of(entry: dict[str, Any]) -> dict[str, list[str]]:
+    """An entry's `vary`, all values as text."""
+    return {k: [str(v) for v in values] for k, values in entry.get("vary", {}).items()}
 
 
 def run_checks(source: str, task: Task) -> None:

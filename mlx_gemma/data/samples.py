@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from mlx_gemma.data.duplicates import NearIndex, normalised, row_shingles
 from mlx_gemma.data.families import Family, Task, run_checks
@@ -14,6 +14,8 @@ from mlx_gemma.data.formats import Row
 SHARE = 0.11  # of each topic's families, for valid and for test
 LIMIT = 0.86  # the largest similarity two clean rows may have; the audit's threshold is FilterPolicy.near_duplicates
 LICENSE = "Apache-2.0"
+
+F = TypeVar("F", bound=Family)
 
 
 @dataclass(frozen=True)
@@ -52,9 +54,9 @@ def fenced(code: str) -> str:
     return f"```python\n{code}\n```"
 
 
-def split_families(families: list[Family], seed: int) -> dict[str, list[Family]]:
+def split_families(families: list[F], seed: int) -> dict[str, list[F]]:
     """Families by split, every topic in its share: {"train", "valid", "test"}."""
-    splits: dict[str, list[Family]] = {"train": [], "valid": [], "test": []}
+    splits: dict[str, list[F]] = {"train": [], "valid": [], "test": []}
     for topic in sorted({f.topic for f in families}):
         members = sorted((f for f in families if f.topic == topic), key=lambda f: f.name)
         random.Random(f"{seed}:{topic}").shuffle(members)

@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
-from mlx_gemma.data.build import build, changed_files
+from mlx_gemma.data.build import DIALOGUES, FOLDER, REGRESSION, build
 from mlx_gemma.data.contamination import read_eval_prompts
 from mlx_gemma.data.duplicates import NearIndex, jaccard, normalised, row_shingles
 from mlx_gemma.data.families import read_families
 from mlx_gemma.data.formats import Row, read_rows
 from mlx_gemma.data.policy import FilterPolicy
+from mlx_gemma.data.rebuild import changed_files
+from mlx_gemma.data.regression import PYTHON2_ROWS, REQUEST
 from mlx_gemma.data.samples import LIMIT, split_families
 from mlx_gemma.errors import DataError
 
@@ -30,17 +32,28 @@ def splits() -> dict[str, list[Row]]:
 
 def test_rebuilding_gives_the_committed_files(tmp_path: Path) -> None:
     """Every solution passes its checks on the way, or the build stops."""
-    digests = build(tmp_path, tmp_path / "evals" / "python3.jsonl")
+    digests = build(tmp_path)
     assert digests == json.loads((DATA / "digests.json").read_text())["sha256"]
-    for name, digest in digests.items():
-        file = EVALS if name.startswith("evals/") else DATA / name
-        assert hashlib.sha256(file.read_bytes()).hexdigest() == digest, name
-    assert (tmp_path / "README.md").read_text() == (DATA / "README.md").read_text()
+    for path, digest in digests.items():
+        assert hashlib.sha256((ROOT / path).read_bytes()).hexdigest() == digest, path
+    assert (tmp_path / FOLDER / "README.md").read_text() == (DATA / "README.md").read_text()
 
 
 def test_check_needs_digests(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no readable digests"):
-        changed_files(tmp_path, tmp_path / "evals.jsonl")
+        changed_files(tmp_path, FOLDER, build)
+
+
+def test_regression_rows_are_python2_on_request_and_dialogue(splits: dict[str, list[Row]]) -> None:
+    rows = list(read_rows(ROOT / REGRESSION))
+    assert 60 <= len(rows) <= 120
+    asked = [r for r in rows if r.prompt.endswith(REQUEST)]
+    assert len(asked) == PYTHON2_ROWS
+    assert {r.extra["family"] for r in asked} <= {r.extra["family"] for r in splits["train"]}
+    dialogue = read_families(DIALOGUES)
+    assert {r.extra["family"] for r in rows if r not in asked} == {f.name for f in dialogue}
+    seen = {normalised(r.prompt) for split in splits.values() for r in split}
+    assert not seen & {normalised(r.prompt) for r in rows}
 
 
 def test_splits_share_no_family(splits: dict[str, list[Row]]) -> None:
