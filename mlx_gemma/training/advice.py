@@ -143,4 +143,4 @@ def _length(resolved: Resolved, steps: int) -> Iterator[str]:
             f"{v.every} of {steps} updates; lower validation.every"
         )
     if r.checkpoint.every >= steps and _given(resolved, "checkpoint.every"):
-        yield f"checkpoint.every={r.checkpoint.every} is never reached in {steps} updates: none is kept; lower it"
+        yield f"checkpoint.every={r.checkpoint.every} makes none before the end of {steps} updates; lower it"

@@ -77,7 +77,7 @@ def told(
         (["train.layout=packed", "train.length=4096"], "packed rows of 4096 tokens: .*; 1024 holds every row"),
         (["validation.patience=3"], "validation.patience never stops a run without validation rows; give data.valid"),
         (["train.warmup=0.6"], "train.warmup=0.6 is over half of the run"),
-        (["checkpoint.every=200"], "checkpoint.every=200 is never reached in 200 updates"),
+        (["checkpoint.every=200"], "checkpoint.every=200 makes none before the end of 200 updates"),
     ],
 )
 def test_an_odd_choice_is_one_line(tmp_path: Path, overrides: list[str], says: str) -> None:
