@@ -80,6 +80,29 @@ class Curve:
         fall = float(np.median(before) - np.median(after))
         return fall > max(least, errors * self.error(before, after))
 
+    def climb(self) -> tuple[tuple[int, float], tuple[int, float]] | None:
+        """The highest climb of the running median, as (update, level) before and after, if it is more than noise.
+
+        Compared with the lowest level of all stretches before, and with the first update, whose loss is still the
+        untrained model's: a collapse within the warm-up has nothing else before it.
+        """
+        width = min(99, max(7, len(self.x) // 15))  # more would cost memory in long runs, and is not needed
+        level = np.concatenate([self.x[:1], running_median(self.x, width)])
+        errors = np.array([self.sigma] + [self.error(self.x[:width])] * (len(level) - 1))
+        low = [0]
+        for i in range(1, len(level) - width):
+            low.append(i if level[i] < level[low[-1]] else low[-1])
+        before = np.array([0] * min(width + 1, len(level)) + low[1:])[: len(level)]  # no stretch overlaps its own
+        rise = level - level[before]
+        first = min(self.x[0], float(np.median(self.x[:5])))
+        limit = np.maximum(math.log(2), 5.5 * np.hypot(errors, errors[before]))
+        lost = np.flatnonzero((rise > limit) & (level > first - math.log(2)))
+        if not len(lost):
+            return None
+        high = int(lost[np.argmax(rise[lost])])
+        low_step, high_step = (int(self.step[max(0, i - 1 + width // 2 * (i > 0))]) for i in (before[high], high))
+        return (low_step, float(level[before[high]])), (high_step, float(level[high]))
+
 
 def _deviation(values: np.ndarray) -> float:
     """Standard deviation by the median absolute deviation, which a few wild values do not move."""
