@@ -10,21 +10,26 @@ from typing import Any
 from mlx_gemma.data.rebuild import digest_lines
 from mlx_gemma.run import write_text
 
-CARD = """---
+# What the Hugging Face hub reads at the top of any of the project's cards, as str.format takes it.
+FRONT = """---
 license: apache-2.0
 language: [en]
 task_categories: [text-generation]
-tags: [code, python, synthetic, instruction]
-pretty_name: python3
+tags: [{tags}, synthetic, instruction]
+pretty_name: {name}
 size_categories: [1K<n<10K]
 configs:
 - config_name: default
   data_files:
-  - {{split: train, path: train.jsonl}}
-  - {{split: validation, path: valid.jsonl}}
-  - {{split: test, path: test.jsonl}}
+  - {{{{split: train, path: train.jsonl}}}}
+  - {{{{split: validation, path: valid.jsonl}}}}
+  - {{{{split: test, path: test.jsonl}}}}
 ---
+"""
 
+CARD = (
+    FRONT.format(name="python3", tags="code, python")
+    + """
 # python3: small programming tasks, answered in Python 3
 
 Requests for one small function, class or script each, and a solution that has been run against its checks. Written for
@@ -82,6 +87,7 @@ that read are scored without these rows, which are counted apart.
 {digests}
 ```
 """
+)
 
 WHAT = {"train": "for training", "valid": "for the validation loss", "test": "held back"}
 HOW = {

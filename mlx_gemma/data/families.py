@@ -100,15 +100,10 @@ def read_families(path: Path) -> list[Family]:
         DataError: not TOML, an unknown or missing key, a name used twice, a `$name` that `vary` does not give.
     """
     families: dict[str, Family] = {}
-    for file, entry in family_entries(path):
-        name = entry.get("name", "?")
-        where = f"{file}: family {name}"
-        if unknown := set(entry) - KEYS:
-            raise DataError(f"unknown key {sorted(unknown)[0]!r}", where=where)
-        if not {"name", "topic", "ask"} <= set(entry) or not {"python3", "answer"} & set(entry):
+    for file, entry in family_entries(path, KEYS):
+        name, where = entry["name"], f"{file}: family {entry['name']}"
+        if not {"topic", "ask"} <= set(entry) or not {"python3", "answer"} & set(entry):
             raise DataError("needs name, topic, ask and python3 (or answer)", where=where)
-        if name in families:
-            raise DataError("a family of this name exists already", where=where)
         family = Family(name, entry["topic"], {k: v for k, v in entry.items() if k != "vary"}, names_of(entry))
         try:
             family.task(0)
@@ -118,21 +113,32 @@ def read_families(path: Path) -> list[Family]:
     return list(families.values())
 
 
-def family_entries(path: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+def family_entries(path: Path, keys: set[str]) -> Iterator[tuple[Path, dict[str, Any]]]:
     """(file, entry) of every [[family]] in a TOML file, or in every TOML file of a folder, in file-name order.
 
     Raises:
-        DataError: no such files, or not TOML.
+        DataError: no such files, not TOML, a family without a name, a name used twice, a key that is not in `keys`.
     """
     files = sorted(path.glob("*.toml")) if path.is_dir() else [path]
     if not files:
         raise DataError("no .toml family files here", where=path)
+    names: set[str] = set()
     for file in files:
         try:
             entries = tomllib.loads(file.read_text(encoding="utf8"))["family"]
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, KeyError) as e:
             raise DataError(f"not a family file: {e}", where=file) from e
-        yield from ((file, entry) for entry in entries)
+        for entry in entries:
+            name = entry.get("name", "?")
+            where = f"{file}: family {name}"
+            if unknown := set(entry) - keys:
+                raise DataError(f"unknown key {sorted(unknown)[0]!r}", where=where)
+            if "name" not in entry:
+                raise DataError("needs a name", where=where)
+            if name in names:
+                raise DataError("a family of this name exists already", where=where)
+            names.add(name)
+            yield file, entry
 
 
 def names_of(entry: dict[str, Any]) -> dict[str, list[str]]:

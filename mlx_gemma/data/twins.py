@@ -72,15 +72,10 @@ def read_twins(folder: Path) -> list[TwinFamily]:
             `$name` that neither the parts nor `vary` give, twins that are equal.
     """
     families: dict[str, TwinFamily] = {}
-    for file, entry in family_entries(folder):
-        name = entry.get("name", "?")
-        where = f"{file}: family {name}"
-        if unknown := set(entry) - KEYS:
-            raise DataError(f"unknown key {sorted(unknown)[0]!r}", where=where)
-        if not {"name", "cwe", "why", "code"} <= set(entry) or not set(LABELS) & set(entry):
+    for file, entry in family_entries(folder, KEYS):
+        name, where = entry["name"], f"{file}: family {entry['name']}"
+        if not {"cwe", "why", "code"} <= set(entry) or not set(LABELS) & set(entry):
             raise DataError("needs name, cwe, why, code and vulnerable or safe", where=where)
-        if name in families:
-            raise DataError("a family of this name exists already", where=where)
         family = TwinFamily(name, file.stem, {k: v for k, v in entry.items() if k != "vary"}, names_of(entry))
         if len({frozenset(entry[label]) for label in family.labels}) > 1:
             raise DataError("vulnerable and safe give different parts", where=where)
