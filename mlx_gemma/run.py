@@ -4,6 +4,7 @@
     recipe.yaml                                 every resolved value with its source
     metrics.jsonl, loss.png                     the loss, step by step
     audit.json                                  what was in the data and what was rejected
+    checkpoints/                                while it trains: what it can go on from
     manifest.json                               digests of data, base, template and recipe; written last
 
 A folder without a manifest is an unfinished run.
@@ -14,6 +15,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +26,9 @@ from mlx_gemma.errors import UserError
 MANIFEST = "manifest.json"
 RECIPE = "recipe.yaml"
 HEADER = "# Written by mlx-gemma"  # the first line of a run's recipe, by which the folder is known as ours
-REMAINS = ("adapters.safetensors", "adapter_config.json", "metrics.jsonl", "loss.png", "audit.json")
+CHECKPOINTS = "checkpoints"
+BEST = "best.safetensors"  # the adapter of the lowest validation loss so far
+REMAINS = ("adapters.safetensors", "adapter_config.json", "metrics.jsonl", "loss.png", "audit.json", BEST)
 
 
 @contextmanager
@@ -51,11 +55,18 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, default=str, allow_nan=False) + "\n")
 
 
-def check(folder: Path) -> None:
+def checkpoints(folder: Path) -> list[Path]:
+    """A run folder's checkpoints, oldest first; what was being written when a run died is none."""
+    return sorted(
+        (p for p in (folder / CHECKPOINTS).glob("*") if p.is_dir() and p.name.isdigit()), key=lambda p: int(p.name)
+    )
+
+
+def check(folder: Path, *, resume: bool = False) -> None:
     """Whether a run may be written to `folder`: a new one, an empty one, or the remains of an unfinished run.
 
     Raises:
-        UserError: it holds a finished run or something else.
+        UserError: it holds a finished run or something else; or checkpoints, and it is not to go on from them.
     """
     with disk_errors(folder):
         if (folder / MANIFEST).exists():
@@ -64,6 +75,9 @@ def check(folder: Path) -> None:
         foreign = folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not _ours(folder / RECIPE))
         if foreign:
             raise UserError("exists and is no run folder", where=folder, fix="choose another output (--set output=…)")
+        if (found := checkpoints(folder)) and not resume:
+            fix = "add --resume to go on with it, or remove the folder"
+            raise UserError(f"holds an unfinished run, saved at update {int(found[-1].name)}", where=folder, fix=fix)
 
 
 def _ours(recipe: Path) -> bool:
@@ -79,10 +93,17 @@ def start(folder: Path, recipe: str) -> Path:
     check(folder)
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
         for name in REMAINS:
             (folder / name).unlink(missing_ok=True)
         write_text(folder / RECIPE, f"{HEADER}: every value with its source.\n{recipe}")
     return folder
+
+
+def forget(folder: Path) -> None:
+    """Remove what only an unfinished run needs."""
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+    (folder / BEST).unlink(missing_ok=True)
 
 
 @contextmanager

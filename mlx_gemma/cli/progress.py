@@ -18,9 +18,9 @@ from mlx_gemma import run
 
 if TYPE_CHECKING:
     from mlx_gemma.recipe import Resolved
-    from mlx_gemma.training.loop import Progress
     from mlx_gemma.training.plan import Plan
     from mlx_gemma.training.prepare import Prepared
+    from mlx_gemma.training.record import Progress
 
 
 def print_recipe(console: Console, resolved: Resolved) -> None:
@@ -55,6 +55,11 @@ def print_plan(console: Console, plan: Plan) -> None:
         console.print(f"[bold]{name:<13}[/] {value}")
 
 
+def print_advice(console: Console, lines: list[str]) -> None:
+    for line in lines:
+        console.print(Text.assemble(("consider     ", "bold yellow"), line))
+
+
 def print_examples(console: Console, prepared: Prepared, count: int = 3) -> None:
     """Rows as the model sees them, the supervised tokens marked."""
     template, split = prepared.gemma.template, prepared.train
@@ -83,14 +88,18 @@ def live(console: Console, steps: int) -> Iterator[Callable[[Progress], None]]:
     with Bar(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=steps, loss="-", valid="-", speed="", memory="")
         losses: list[float] = []
-        tokens = 0
+        tokens, begun = 0, 0.0
 
         def report(p: Progress) -> None:
-            nonlocal tokens
+            nonlocal tokens, begun
+            if tokens == 0:  # a resumed run's seconds begin where it was stopped
+                begun = p.seconds - p.tokens / max(p.tokens_per_second, 1e-9)
             losses.extend([p.loss] * math.isfinite(p.loss))
             tokens += p.tokens
             shown = f"{sum(losses[-10:]) / max(1, len(losses[-10:])):.3f}"
-            speed, memory = f"{tokens / p.seconds:,.0f} tokens/s", f"{p.peak_memory_gb:.2f} GB"
+            speed, memory = f"{p.tokens_per_second:,.0f} tokens/s", f"{p.peak_memory_gb:.2f} GB"
+            if p.seconds > 0 and tokens > p.tokens:  # one update says little
+                speed = f"{tokens / (p.seconds - begun):,.0f} tokens/s"
             if p.skipped:
                 console.print(
                     Text(f"update {p.step} was skipped, its loss or gradient is not finite: {p.skipped}", "red")
@@ -107,11 +116,19 @@ def live(console: Console, steps: int) -> Iterator[Callable[[Progress], None]]:
 
 def print_result(console: Console, folder: Path) -> None:
     result = run.read_manifest(folder)["result"]
-    valid = f", validation {result['valid_loss']:.3f}" if result["valid_loss"] is not None else ""
+    valid = ""
+    if result["valid_loss"] is not None:
+        valid = f", validation {result['valid_loss_before']:.3f} -> {result['valid_loss']:.3f}"
     console.rule(style="dim")
     console.print(
         f"[bold]loss {result['loss']:.3f} (last ten updates){valid}[/] "
         f"after {result['steps']} updates in {result['seconds']:.0f} s, "
         f"peak {result['peak_memory_gb']:.2f} GB"
     )
+    if result["kept"] < result["steps"]:
+        console.print(f"kept the adapter of update {result['kept']}, of the lowest validation loss")
+    if result["regression"]:
+        console.print("what was not to be lost: loss {before:.3f} -> {after:.3f}".format(**result["regression"]))
+    diagnosis = result["diagnosis"]
+    console.print(Text.assemble((diagnosis["kind"], "bold"), f": {diagnosis['sentence']}; {diagnosis['advice']}"))
     console.print(f'run folder {folder}: try  mlx-gemma generate {folder} "Write a function that reverses a string."')

@@ -88,7 +88,7 @@ class TrainSection(Section):
     length: int = Field(1024, ge=16, le=10**9)
     """longest row in tokens; longer ones are cut, and dropped where the cut leaves nothing to train"""
     layout: Literal["packed", "padded"] = "padded"
-    """packed: examples behind one another in rows of train.length tokens; padded: a row an example, like lengths together"""
+    """packed: examples behind one another in rows of train.length tokens; padded: a row an example, sorted by length"""
     batch: Count = 8
     """rows in one forward pass: speed against memory"""
     accumulate: Count = 1

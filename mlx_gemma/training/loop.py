@@ -1,185 +1,297 @@
-"""`train(recipe)`: from a recipe to a finished run folder.
+"""`train(recipe)`: from a recipe to a finished run folder, or on from where an interrupted one was saved.
 
-The loop itself is in `_updates`; everything else prepares it or writes down what it did.
+`Training` holds what changes from update to update; `train` runs it and writes down what it did. Several machines run
+the same loop on their own share of every update's rows, and only the first of them writes.
 """
 
 from __future__ import annotations
 
-import json
 import math
+import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+from mlx.utils import tree_flatten
 
-from mlx_gemma import __version__, digest, platform, run
+from mlx_gemma import platform, run
 from mlx_gemma.errors import UserError
 from mlx_gemma.gemma4 import lora
 from mlx_gemma.recipe import Resolved
-from mlx_gemma.training import batches
+from mlx_gemma.training import batches, checkpoint, trackers
+from mlx_gemma.training.diagnose import diagnose
 from mlx_gemma.training.loss import summed_loss
 from mlx_gemma.training.optimiser import Updater, learning_rate
 from mlx_gemma.training.plot import plot_losses
 from mlx_gemma.training.prepare import Prepared, Split, prepare
+from mlx_gemma.training.record import METRICS, Progress, made_from, manifest, read_metrics, recipe_text
 
-
-@dataclass(frozen=True)
-class Progress:
-    """One line of metrics.jsonl. `valid_loss` is there where it was measured; times are of updates alone."""
-
-    step: int
-    steps: int
-    loss: float
-    valid_loss: float | None
-    rate: float
-    norm: float
-    targets: int
-    tokens: int
-    tokens_per_second: float
-    peak_memory_gb: float
-    seconds: float
-    skipped: str | None  # the rows of an update that was not applied, its loss or gradient not being finite
+TRACKED = ("loss", "valid_loss", "rate", "norm", "tokens_per_second", "peak_memory_gb")
 
 
 def train(
-    resolved: Resolved, prepared: Prepared | None = None, report: Callable[[Progress], None] = lambda p: None
+    resolved: Resolved,
+    prepared: Prepared | None = None,
+    report: Callable[[Progress], None] = lambda p: None,
+    *,
+    resume: bool = False,
 ) -> Path:
     """Train an adapter and write its run folder.
 
     Args:
         resolved: the recipe with its sources.
         prepared: what `prepare` returned, if the caller has looked at it already.
-        report: called after every update.
+        report: called with line 0 (see `Progress`) and after every update.
+        resume: go on from the newest checkpoint of an unfinished run in the recipe's output; where there is none, start
+            anew. On the same machine the result is that of an uninterrupted run, to the bit.
 
     Returns:
         The run folder.
 
     Raises:
-        UserError: whatever is wrong with recipe, data, model, adapter or disk. Nothing half-written stays that could be
-            taken for a finished run: the manifest is written last.
+        UserError: whatever is wrong with recipe, data, model, adapter or disk; a checkpoint that is damaged or of
+            another recipe, data or base; Ctrl-C, once the current update is saved. Nothing half-written stays that
+            could be taken for a finished run: the manifest is written last.
     """
     recipe = resolved.recipe
-    folder = Path(recipe.output).expanduser()
-    run.check(folder)
+    group = mx.distributed.init()
+    folder, writes = Path(recipe.output).expanduser(), group.rank() == 0
+    run.check(folder, resume=resume)
+    trackers.require(recipe.report_to)
     ready = prepared or prepare(recipe)
-    run.start(folder, recipe_text(resolved))
-    with run.disk_errors(folder):
-        run.write_json(folder / "audit.json", ready.report.as_json())
-        history = []
-        with (folder / "metrics.jsonl").open("w", encoding="utf8") as metrics:
-            for progress in _updates(ready, resolved):
-                metrics.write(json.dumps(_finite(asdict(progress))) + "\n")
-                metrics.flush()
-                history.append(progress)
-                report(progress)
-        if history[-1].skipped:
+    platform.wire_memory()
+    found = run.checkpoints(folder) if resume else []
+    training = Training(ready, resolved, group)
+    if found:
+        training.restore(found[-1])
+        training.history = (
+            read_metrics(folder, training.step) if writes else [Progress(0, training.steps, math.nan, None)]
+        )
+    elif writes:
+        run.start(folder, recipe_text(resolved))
+    with run.disk_errors(folder), _tracked(resolved, folder, writes) as tracked, _stopping() as stopped:
+        if writes and not found:
+            run.write_json(folder / "audit.json", ready.report.as_json())
+        for progress in training.go_on():
+            stop = stopped()
+            if writes:
+                with (folder / METRICS).open("a", encoding="utf8") as metrics:
+                    metrics.write(progress.line())
+                tracked(progress)
+                training.save(folder, stop)
+            report(progress)
+            if stop:
+                fix = "add --resume to go on" if writes else "see the first machine"
+                raise UserError(f"stopped after update {training.step} of {training.steps}", where=folder, fix=fix)
+        if training.history[-1].skipped:
             raise UserError("training diverged: the last update was not finite", where=folder, fix="lower train.lr")
-        base = {"name": ready.gemma.checkpoint.name, "revision": ready.gemma.checkpoint.revision}
-        lora.save_adapter(ready.gemma.model, folder, ready.spec, base)
-        plot_losses(history, folder / "loss.png")
-        run.write_json(folder / run.MANIFEST, manifest(resolved, ready, history))
+        training.finish(folder, writes)
     ready.gemma.model.eval()
     return folder
 
 
-def _finite(line: dict[str, Any]) -> dict[str, Any]:
-    """NaN and infinity as null: JSON has neither."""
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
+@dataclass
+class Best:
+    """The lowest validation loss so far, its update, and how many measurements have been no lower since."""
+
+    loss: float = math.inf
+    step: int = 0
+    stale: int = 0
 
 
-def recent_loss(history: list[Progress]) -> float:
-    """Mean of the last ten updates' losses; one alone says little."""
-    losses = [p.loss for p in history[-10:] if math.isfinite(p.loss)]
-    return sum(losses) / max(1, len(losses))
+class Training:
+    """A run in memory: the updater, the position in it, and what has been measured."""
+
+    def __init__(self, ready: Prepared, resolved: Resolved, group: Any) -> None:
+        self.ready, self.resolved, self.recipe, self.group = ready, resolved, resolved.recipe, group
+        self.steps = steps_of(resolved, ready.train, group.size())
+        self.updater = Updater(
+            ready.gemma.model,
+            ready.gemma.text,
+            self.recipe.train,
+            lambda row: ready.train.where[row],
+            ready.train.examples,
+            group,
+        )
+        self.made_from = made_from(resolved, ready) | {"machines": group.size()}
+        self.history: list[Progress] = []
+        self.best = Best()
+        self.regression: dict[str, float] | None = None
+
+    @property
+    def step(self) -> int:
+        """Updates so far."""
+        return self.updater.step
+
+    def go_on(self) -> Iterator[Progress]:
+        """Line 0 of a new run, and every update that is still to be made."""
+        t, model = self.recipe.train, self.ready.gemma.model
+        mx.reset_peak_memory()
+        if not self.history:
+            self.regression = {"before": self.mean_loss(self.ready.regression)} if self.ready.regression else None
+            self.history.append(Progress(0, self.steps, math.nan, self._validated()))
+            yield self.history[0]
+        stream = batches.stream(self.ready.train.examples, t, self.step, self.group.rank(), self.group.size())
+        seconds = self.history[-1].seconds
+        while self.step < self.steps and not self._exhausted():
+            model.train()
+            started = time.perf_counter()
+            rate = learning_rate(t, self.step, self.steps)
+            done = self.updater(next(stream), rate)
+            took = time.perf_counter() - started
+            seconds += took
+            measured = self.step % self.recipe.validation.every == 0 or self.step == self.steps
+            self.history.append(
+                Progress(
+                    step=self.step,
+                    steps=self.steps,
+                    loss=done.loss,
+                    valid_loss=self._validated() if measured else None,
+                    rate=rate,
+                    norm=done.norm,
+                    targets=done.targets,
+                    tokens=done.tokens,
+                    tokens_per_second=done.tokens / took,
+                    peak_memory_gb=platform.peak_memory_bytes() / 1e9,
+                    seconds=seconds,
+                    skipped=done.skipped,
+                )
+            )
+            yield self.history[-1]
+
+    def _validated(self) -> float | None:
+        """The validation loss now, noted if it is the lowest."""
+        if self.ready.valid is None:
+            return None
+        loss = self.mean_loss(self.ready.valid)
+        if self.step and loss < self.best.loss:
+            self.best = Best(loss, self.step)
+        elif self.step:
+            self.best.stale += 1
+        return loss
+
+    def _exhausted(self) -> bool:
+        patience = self.recipe.validation.patience
+        return patience is not None and self.best.stale >= patience
+
+    def mean_loss(self, split: Split) -> float:
+        """Mean negative log-probability over all targets of a split, weighted by token, dropout off."""
+        return mean_loss(self.ready, split, self.recipe.train.batch, self.group)
+
+    def save(self, folder: Path, now: bool) -> None:
+        """After an update: the adapter if it is the best one yet, and a checkpoint if it is time for one."""
+        every, keep = self.recipe.checkpoint.every, self.recipe.checkpoint.keep
+        try:
+            if self.step and self.best.step == self.step and self.recipe.validation.keep == "best":
+                with run.whole(folder / run.BEST) as part:
+                    mx.save_safetensors(str(part), dict(tree_flatten(self.updater.parameters)))
+            if now or (self.step and self.step % every == 0 and self.step < self.steps):
+                updater = self.updater
+                checkpoint.save(folder, self.step, updater.parameters, updater.optimizer.state, self._state(), keep)
+        except (OSError, RuntimeError) as e:  # mlx tells a full disk by the second
+            fix = "free space and add --resume to go on from the checkpoint before"
+            raise UserError(f"update {self.step} cannot be saved: {e}", where=folder, fix=fix) from e
+
+    def _state(self) -> dict[str, Any]:
+        best = asdict(self.best) | {"loss": None if math.isinf(self.best.loss) else self.best.loss}
+        numbers = {"failures": self.updater.failures, "best": best, "regression": self.regression}
+        return numbers | {"made_from": self.made_from}
+
+    def restore(self, path: Path) -> None:
+        """Take over a checkpoint.
+
+        Raises:
+            UserError: it is damaged, or of another recipe, data, base, or number of machines.
+        """
+        parameters, optimizer, state = checkpoint.load(path)
+        checkpoint.refuse_change(path, state["made_from"], self.made_from)
+        updater, best = self.updater, state["best"]
+        updater.parameters, updater.optimizer.state = parameters, optimizer
+        updater.model.update(parameters)
+        updater.step, updater.failures, self.regression = state["step"], state["failures"], state["regression"]
+        self.best = Best(**(best | {"loss": math.inf if best["loss"] is None else best["loss"]}))
+
+    def finish(self, folder: Path, writes: bool) -> None:
+        """Put the adapter that is kept into the model, and write it with everything that explains it."""
+        if not writes:
+            return
+        kept, ready, history = self.step, self.ready, self.history
+        if self.recipe.validation.keep == "best" and 0 < self.best.step < self.step:
+            kept = self.best.step
+            ready.gemma.model.load_weights(str(folder / run.BEST), strict=False)
+        if ready.regression and self.regression:
+            self.regression["after"] = mean_loss(ready, ready.regression, self.recipe.train.batch)
+        result = {
+            "kept": kept,
+            "valid_loss": next((p.valid_loss for p in history if p.step == kept), None),
+            "valid_loss_before": history[0].valid_loss,
+            "regression": self.regression,
+        }
+        diagnosis = diagnose(history[1:], history[0].valid_loss)
+        lora.save_adapter(ready.gemma.model, folder, ready.spec, ready.gemma.base)
+        plot_losses(history, folder / "loss.png")
+        run.write_json(folder / run.MANIFEST, manifest(self.resolved, ready, history, diagnosis, result))
+        run.forget(folder)
 
 
-def steps_of(resolved: Resolved, rows: int) -> int:
-    """How many updates a recipe means for so many rows."""
+def steps_of(resolved: Resolved, split: Split, ranks: int = 1) -> int:
+    """How many updates a recipe means for these rows."""
     t = resolved.recipe.train
     if t.steps is not None:
         return t.steps
     assert t.epochs is not None
-    return max(1, math.ceil(t.epochs * batches.updates_per_epoch(rows, t.batch, t.accumulate)))
+    return batches.updates_in(t.epochs, split.lengths.tolist(), t, ranks)
 
 
-def _updates(ready: Prepared, resolved: Resolved) -> Iterator[Progress]:
-    t, every = resolved.recipe.train, resolved.recipe.validation.every
-    model, text = ready.gemma.model, ready.gemma.text
-    steps = steps_of(resolved, len(ready.train.examples))
-    stream = batches.endless(ready.train.examples, t.batch, t.accumulate, t.seed)
-    update = Updater(model, text, t, lambda row: ready.train.where[row])
-    mx.reset_peak_memory()
-    seconds = 0.0
-    for step in range(steps):
-        model.train()
-        started = time.perf_counter()
-        rate = learning_rate(t, step, steps)
-        done = update(next(stream), rate)
-        took = time.perf_counter() - started
-        seconds += took
-        measure = ready.valid is not None and ((step + 1) % every == 0 or step + 1 == steps)
-        yield Progress(
-            step=step + 1,
-            steps=steps,
-            loss=done.loss,
-            valid_loss=mean_loss(ready, ready.valid, t.batch) if measure and ready.valid else None,
-            rate=rate,
-            norm=done.norm,
-            targets=done.targets,
-            tokens=done.tokens,
-            tokens_per_second=done.tokens / took,
-            peak_memory_gb=platform.peak_memory_bytes() / 1e9,
-            seconds=seconds,
-            skipped=done.skipped,
-        )
+def mean_loss(ready: Prepared, split: Split, batch: int, group: Any = None) -> float:
+    """Mean negative log-probability over all targets of a split, weighted by token, dropout off.
 
-
-def mean_loss(ready: Prepared, split: Split, batch: int) -> float:
-    """Mean negative log-probability over all targets of a split, weighted by token, dropout off."""
-    model = ready.gemma.model
+    Several machines take turns at the batches, and all get the mean over all of them.
+    """
+    model, (rank, ranks) = ready.gemma.model, (group.rank(), group.size()) if group else (0, 1)
     model.eval()
     order = sorted(range(len(split.examples)), key=lambda r: len(split.examples[r].tokens))
+    parts = [order[i : i + batch] for i in range(0, len(order), batch)]
     total = 0.0
-    for i in range(0, len(order), batch):
-        total += platform.scalar(
-            summed_loss(ready.gemma.text, batches.collate(split.examples, order[i : i + batch]), gradient=False)
-        )
+    for rows in parts[rank::ranks]:
+        found = batches.collate(split.examples, [[r] for r in rows])
+        total += platform.scalar(summed_loss(ready.gemma.text, found, gradient=False))
+    if ranks > 1:
+        total = platform.scalar(mx.distributed.all_sum(mx.array(total), group=group))
+    mx.clear_cache()  # of shapes that training does not have
     return total / split.targets
 
 
-def recipe_text(resolved: Resolved) -> str:
-    """The resolved recipe as YAML that can be run again, each key's source behind it."""
-    lines, section = [], ""
-    for key, value, source in resolved.rows():
-        *parents, last = key.split(".")
-        if parents and parents[0] != section:
-            lines.append(f"{parents[0]}:")
-        section = parents[0] if parents else ""
-        lines.append(f"{'  ' * len(parents)}{last}: {value}  # {source}")
-    return "\n".join(lines) + "\n"
+@contextmanager
+def _tracked(resolved: Resolved, folder: Path, writes: bool) -> Iterator[Callable[[Progress], None]]:
+    config = {k: v for k, v, _ in resolved.rows()}
+    tracker = trackers.tracker(resolved.recipe.report_to if writes else "none", "mlx-gemma", folder, config)
+    try:
+        yield lambda p: tracker.log(p.step, {name: getattr(p, name) for name in TRACKED})
+    finally:
+        tracker.finish()
 
 
-def manifest(resolved: Resolved, ready: Prepared, history: list[Progress]) -> dict[str, object]:
-    checkpoint = ready.gemma.checkpoint
-    last = history[-1]
-    return {
-        "mlx_gemma": __version__,
-        "base": {"name": checkpoint.name, "revision": checkpoint.revision, "digest": checkpoint.digest},
-        "template": ready.gemma.template.digest,
-        "data": {"train": ready.train.digest, "valid": ready.valid.digest if ready.valid else None},
-        "recipe": digest.digest_json(resolved.recipe.model_dump(mode="json")),
-        "rows": {"train": len(ready.train.examples), "valid": len(ready.valid.examples) if ready.valid else 0},
-        "adapter": {"parameters": ready.attached.parameters, "modules": ready.attached.modules},
-        "result": {
-            "steps": last.step,
-            "skipped": sum(p.skipped is not None for p in history),
-            "loss": recent_loss(history),
-            "valid_loss": next((p.valid_loss for p in reversed(history) if p.valid_loss is not None), None),
-            "seconds": last.seconds,
-            "peak_memory_gb": last.peak_memory_gb,
-        },
-        "machine": platform.describe(),
-    }
+@contextmanager
+def _stopping() -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C was pressed: the update is finished and saved first. The second Ctrl-C stops at once."""
+    pressed = False
+
+    def press(number: int, frame: Any) -> None:
+        nonlocal pressed
+        pressed = True
+        signal.signal(signal.SIGINT, before)
+
+    try:
+        before = signal.signal(signal.SIGINT, press)
+    except ValueError:  # not in the main thread, which alone gets signals
+        yield lambda: False
+        return
+    try:
+        yield lambda: pressed
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,24 +1,28 @@
 """One update: gradients of micro-batches, weighted by supervised tokens, clipped, guarded, applied.
 
-batch 8 x accumulate 1 and batch 1 x accumulate 8 give the same update, because losses are summed and divided once by
-all targets (a mean of means, as mlx-lm takes it, weights short answers more).
+batch 8 x accumulate 1, batch 1 x accumulate 8 and 4 x 1 on two machines give the same update, because losses are summed
+and divided once by all targets (a mean of means, as mlx-lm takes it, weights short answers more).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optim
+import numpy as np
 from mlx.utils import tree_flatten, tree_map
 
+from mlx_gemma import platform
 from mlx_gemma.errors import UserError
+from mlx_gemma.gemma4.forward import Layout
+from mlx_gemma.gemma4.template import Example
 from mlx_gemma.platform import scalar
 from mlx_gemma.recipe import TrainSection
-from mlx_gemma.training.batches import Batch
+from mlx_gemma.training.batches import Batch, collate
 from mlx_gemma.training.loss import summed_loss
 
 PATIENCE = 5  # non-finite updates in a row before the run is given up
@@ -43,49 +47,149 @@ def learning_rate(train: TrainSection, step: int, steps: int) -> float:
     return train.lr * (1 - done) if train.schedule == "linear" else train.lr
 
 
-class Updater:
-    """AdamW on a model's trainable parameters.
+def optimizer(train: TrainSection) -> Any:
+    """mlx's optimiser of the recipe's name; for LoRA+ (arXiv 2402.12354) one for lora_b and one for the rest."""
 
-    Raises:
-        UserError: after `PATIENCE` non-finite updates in a row, naming the rows of the last.
+    lr, decay = train.lr, train.weight_decay
+
+    def one() -> Any:
+        match train.optimizer:
+            case "adamw":
+                return optim.AdamW(lr, weight_decay=decay, bias_correction=True)
+            case "adam":
+                return optim.Adam(lr, bias_correction=True)
+            case "adafactor":
+                return optim.Adafactor(lr, relative_step=False, scale_parameter=False, weight_decay=decay)
+            case "lion":
+                return optim.Lion(lr, weight_decay=decay)
+            case "muon":
+                return optim.Muon(lr, weight_decay=decay)
+        return optim.SGD(lr, momentum=0.9, weight_decay=decay)
+
+    if train.lora_plus == 1:
+        return one()
+    return optim.MultiOptimizer([one(), one()], [lambda name, _: name.endswith("lora_b")])
+
+
+def dropout_key(seed: int, step: int, number: int) -> mx.array:
+    """The key of an update's micro-batch, a function of its arguments alone: no random state is to be kept."""
+    drawn = np.random.SeedSequence([seed, step, number]).generate_state(1, np.uint64)
+    key: mx.array = mx.random.key(int(drawn[0]))
+    return key
+
+
+class Updater:
+    """Loss, gradient and optimiser of a model's trainable parameters.
+
+    Attributes:
+        parameters: the trained tensors, float32; the model has them too.
+        optimizer: mlx's, with its state.
+        step: updates so far, skipped ones too.
+        failures: non-finite updates in a row up to now.
     """
 
-    def __init__(self, model: nn.Module, text: Any, train: TrainSection, where: Callable[[int], str]) -> None:
-        self.model, self.train, self.where = model, train, where
-        self.adamw = optim.AdamW(learning_rate=train.lr, weight_decay=train.weight_decay, bias_correction=True)
-        self.adamw.init(model.trainable_parameters())
-        self.loss_and_grad = nn.value_and_grad(
-            model, lambda batch: summed_loss(text, batch, checkpoint=train.checkpointing)
-        )
-        self.failures = 0
+    def __init__(
+        self,
+        model: nn.Module,
+        text: Any,
+        train: TrainSection,
+        where: Callable[[int], str],
+        examples: Sequence[Example] = (),
+        group: Any = None,
+        compiled: bool | None = None,
+    ) -> None:
+        """
+        Args:
+            where: what to call an example in a message.
+            examples: if given, those that are to blame for a non-finite update are found among its rows.
+            group: mx.distributed's, of machines that train together.
+            compiled: whether to compile the gradient for each shape; None: not on a CPU, where it gains nothing.
+        """
+        self.model, self.train, self.where, self.examples, self.group = model, train, where, examples, group
+        self.parameters: Any = model.trainable_parameters()
+        self.optimizer = optimizer(train)
+        self.optimizer.init(self.parameters)
+        self.step = self.failures = 0
+
+        def loss(parameters: Any, key: mx.array, *arrays: mx.array) -> mx.array:
+            model.update(parameters)
+            batch = Batch(Layout(*arrays[:-2]), arrays[-2], arrays[-1], rows=(), targets=0)
+            return summed_loss(text, batch, checkpoint=train.checkpointing, key=key)
+
+        gradient = mx.value_and_grad(loss)
+        self._gradient = mx.compile(gradient) if (platform.compiles() if compiled is None else compiled) else gradient
+
+    def gradient(self, batch: Batch, number: int = 0) -> tuple[mx.array, Any]:
+        """Summed loss of a batch and its gradient; `number` is the micro-batch's in the update."""
+        try:
+            key = dropout_key(self.train.seed, self.step, number)
+            value, grads = self._gradient(self.parameters, key, *batch.arrays)
+            mx.eval(value, grads)
+        finally:
+            self.model.update(self.parameters)  # where tracing left its own
+        return value, grads
 
     def __call__(self, batches: list[Batch], rate: float) -> Update:
-        total, grads = mx.array(0.0), None
-        for batch in batches:
-            part, g = self.loss_and_grad(batch)
+        """Train on an update's micro-batches (of several machines: on this one's).
+
+        Raises:
+            UserError: after `PATIENCE` non-finite updates in a row, naming the rows of the last.
+        """
+        rank, ranks = (self.group.rank(), self.group.size()) if self.group else (0, 1)
+        total = mx.array(0.0)
+        grads = None
+        for i, batch in enumerate(batches):
+            part, g = self.gradient(batch, rank + i * ranks)
             total = total + part
             grads = g if grads is None else tree_map(mx.add, grads, g)
             mx.eval(total, grads)
-        targets = sum(b.targets for b in batches)
+        if grads is None:
+            grads = tree_map(mx.zeros_like, self.parameters)
+        targets, tokens = sum(b.targets for b in batches), sum(b.layout.tokens.size for b in batches)
+        if ranks > 1:
+            grads = tree_map(lambda g: g * ranks, nn.utils.average_gradients(grads, self.group))
+            total = mx.distributed.all_sum(total, group=self.group)
+            targets, tokens = (
+                int(scalar(mx.distributed.all_sum(mx.array(n), group=self.group))) for n in (targets, tokens)
+            )
         grads = tree_map(lambda g: g / targets, grads)
         squares = [mx.square(g.astype(mx.float32)).sum() for _, g in tree_flatten(grads)]
         norm, loss = math.sqrt(scalar(mx.stack(squares).sum())), scalar(total) / targets
-        tokens = sum(b.tokens.size for b in batches)
         if not math.isfinite(norm + loss):
-            return Update(loss, norm, targets, tokens, self._skipped(batches))
+            skipped = self._skipped(batches)
+            self.step += 1
+            return Update(loss, norm, targets, tokens, skipped)
         self.failures = 0
         scale = min(1.0, self.train.clip / norm) if norm > 0 else 1.0
-        self.adamw.learning_rate = rate
-        self.adamw.update(self.model, tree_map(lambda g: g * scale, grads))
-        mx.eval(self.model.trainable_parameters(), self.adamw.state)
+        self._set_rate(rate)
+        self.parameters = self.optimizer.apply_gradients(tree_map(lambda g: g * scale, grads), self.parameters)
+        mx.eval(self.parameters, self.optimizer.state)
+        self.model.update(self.parameters)
+        self.step += 1
         return Update(loss, norm, targets, tokens, None)
+
+    def _set_rate(self, rate: float) -> None:
+        if self.train.lora_plus == 1:
+            self.optimizer.learning_rate = rate
+        else:
+            for part, times in zip(self.optimizer.optimizers, (self.train.lora_plus, 1), strict=True):
+                part.learning_rate = rate * times
 
     def _skipped(self, batches: list[Batch]) -> str:
         self.failures += 1
-        rows = ", ".join(self.where(r) for b in batches for r in b.rows)
+        guilty = [batch for i, batch in enumerate(batches) if self._is_bad(batch, i)] or batches
+        rows = [r for batch in guilty for r in batch.rows]
+        if self.examples:
+            rows = [r for r in rows if self._is_bad(collate(self.examples, [[r]]), 0)] or rows
+        named = ", ".join(map(self.where, rows))
         if self.failures >= PATIENCE:
             raise UserError(
-                f"{PATIENCE} updates in a row had a non-finite loss or gradient; the last held {rows}",
+                f"{PATIENCE} updates in a row had a non-finite loss or gradient; the last held {named}",
                 fix="lower train.lr, or look at these rows",
             )
-        return rows
+        return named
+
+    def _is_bad(self, batch: Batch, number: int) -> bool:
+        value, grads = self.gradient(batch, number)
+        sums = [value, *(g.sum() for _, g in tree_flatten(grads))]
+        return not bool(mx.isfinite(mx.stack(sums)).all().item())

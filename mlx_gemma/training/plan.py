@@ -48,7 +48,7 @@ def plan(resolved: Resolved, ready: Prepared) -> Plan:
         cut=ready.train.cut,
         dropped=ready.train.dropped,
         audit=ready.report.summary_lines(),
-        steps=steps_of(resolved, len(lengths)),
+        steps=steps_of(resolved, ready.train),
         peak_bytes=predicted_peak(ready.gemma, resolved.recipe, ready.train, ready.attached.parameters),
         memory_bytes=platform.memory_bytes(),
     )

@@ -36,7 +36,8 @@ def plot_losses(history: Sequence[Point], path: Path) -> None:
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
-    steps, losses = [p.step for p in history], [p.loss for p in history]
+    updates = [p for p in history if p.step > 0]  # line 0 has a validation loss alone
+    steps, losses = [p.step for p in updates], [p.loss for p in updates]
     axes.plot(steps, losses, color="#9db8d9", linewidth=0.8, label="training, each update")
     axes.plot(steps, smoothed(losses), color="#1f4e8c", linewidth=1.8, label="training, smoothed")
     measured = [(p.step, p.valid_loss) for p in history if p.valid_loss is not None]

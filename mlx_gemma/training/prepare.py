@@ -14,7 +14,7 @@ import numpy as np
 
 from mlx_gemma import digest
 from mlx_gemma.data.audit import Report, audit
-from mlx_gemma.data.formats import Row, scan_rows
+from mlx_gemma.data.formats import Row, read_rows, scan_rows
 from mlx_gemma.errors import DataError
 from mlx_gemma.gemma4 import lora
 from mlx_gemma.gemma4.load import Gemma, load
@@ -55,6 +55,7 @@ class Prepared:
     train: Split
     valid: Split | None
     valid_rejected: int  # validation rows that the filter left out
+    regression: Split | None = None  # rows of what must not be lost, unfiltered
 
 
 def adapter_spec(recipe: Recipe) -> lora.AdapterSpec:
@@ -79,7 +80,11 @@ def prepare(recipe: Recipe) -> Prepared:
     attached = lora.attach(gemma.model, spec)
     train = render(kept, gemma.template, recipe, recipe.data.train)
     valid = render(valid_report.kept, gemma.template, recipe, str(recipe.data.valid)) if valid_report else None
-    return Prepared(gemma, spec, attached, report, train, valid, len(valid_report.rejected) if valid_report else 0)
+    rejected = len(valid_report.rejected) if valid_report else 0
+    regression = None
+    if recipe.data.regression:
+        regression = render(list(read_rows(recipe.data.regression)), gemma.template, recipe, recipe.data.regression)
+    return Prepared(gemma, spec, attached, report, train, valid, rejected, regression)
 
 
 def limited(rows: list[Row], limit: int | None, seed: int) -> list[Row]:
