@@ -9,6 +9,7 @@ import ctypes
 import importlib.metadata
 import os
 import platform as _platform
+import re
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -34,6 +35,8 @@ def load_blas() -> str | None:
     global _blas
     if sys.platform != "linux" or _blas is not None:
         return _blas
+    if kernels := _openblas_kernels():
+        os.environ.setdefault("OPENBLAS_CORETYPE", kernels)
     for name in ("libopenblas.so.0", "libmkl_rt.so.2", *_torch_library()):
         try:
             ctypes.CDLL(name, mode=ctypes.RTLD_GLOBAL)
@@ -42,6 +45,19 @@ def load_blas() -> str | None:
         _blas = name
         break
     return _blas
+
+
+def _openblas_kernels() -> str | None:
+    """The kernels for this processor's vector instructions. OpenBLAS goes by the model instead, and takes SSE3 kernels
+    for a model younger than itself: 31 against 125 GFLOP/s on one thread of a Sapphire Rapids with Debian's 0.3.21."""
+    try:
+        flags = re.search(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:
+        return None
+    has = set(flags[1].split()) if flags else set()
+    if {"avx512f", "avx512bw", "avx512dq", "avx512vl"} <= has:
+        return "SKYLAKEX"
+    return "HASWELL" if {"avx2", "fma"} <= has else None
 
 
 def _torch_library() -> list[str]:

@@ -96,7 +96,7 @@ def live(console: Console, steps: int) -> Iterator[Callable[[Progress], None]]:
                 begun = p.seconds - p.tokens / max(p.tokens_per_second, 1e-9)
             losses.extend([p.loss] * math.isfinite(p.loss))
             tokens += p.tokens
-            shown = f"{sum(losses[-10:]) / max(1, len(losses[-10:])):.3f}"
+            shown = f"{sum(losses[-10:]) / len(losses[-10:]):.3f}" if losses else "-"
             speed, memory = f"{p.tokens_per_second:,.0f} tokens/s", f"{p.peak_memory_gb:.2f} GB"
             if p.seconds > 0 and tokens > p.tokens:  # one update says little
                 speed = f"{tokens / (p.seconds - begun):,.0f} tokens/s"
@@ -109,7 +109,7 @@ def live(console: Console, steps: int) -> Iterator[Callable[[Progress], None]]:
                 bar.update(task, valid=f"{p.valid_loss:.3f}")
             if not console.is_terminal and (p.valid_loss is not None or p.step % max(1, steps // 10) == 0):
                 valid = f"  valid {p.valid_loss:.3f}" if p.valid_loss is not None else ""
-                console.print(f"update {p.step}/{steps}  loss {shown}{valid}  {speed}  {memory}")
+                console.print(f"update {p.step}/{steps}  loss {shown}{valid}" + f"  {speed}  {memory}" * (p.step > 0))
 
         yield report
 

@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 import mlx.core as mx
-import mlx.nn as nn
 
 ROOT, CUBE = math.sqrt(2 / math.pi), 0.044715  # of the tanh approximation of GELU
 
@@ -43,16 +42,19 @@ def geglu(gate: mx.array, up: mx.array) -> mx.array:
     The backward pass keeps the two arguments alone and takes tanh again: measured on a CPU, 29 ns an element for the
     gradient where MLX's own takes 60 (it has powers in it), and nothing of the inner width kept between.
     """
-    out: mx.array = nn.gelu_approx(gate) * up
+    return 0.5 * gate * (1 + _tanh(gate)) * up
+
+
+def _tanh(x: mx.array) -> mx.array:
+    out: mx.array = mx.tanh(ROOT * x * (1 + CUBE * (x * x)))  # mlx's own cubes with a power, 13 ns an element on a CPU
     return out
 
 
 @geglu.vjp
 def _geglu_vjp(primals: tuple[mx.array, mx.array], cotangent: mx.array, output: mx.array) -> tuple[mx.array, mx.array]:
     gate, up = primals
-    square = gate * gate
-    tanh = mx.tanh(ROOT * gate * (1 + CUBE * square))
+    tanh = _tanh(gate)
     half = 0.5 * (1 + tanh)
     gelu = gate * half
-    slope = half + gelu * (1 - tanh) * (ROOT * (1 + 3 * CUBE * square))
+    slope = half + gelu * (1 - tanh) * (ROOT * (1 + 3 * CUBE * (gate * gate)))
     return cotangent * up * slope, cotangent * gelu
