@@ -28,17 +28,26 @@ RECIPE = "recipe.yaml"
 HEADER = "# Written by mlx-gemma"  # the first line of a run's recipe, by which the folder is known as ours
 CHECKPOINTS = "checkpoints"
 BEST = "best.safetensors"  # the adapter of the lowest validation loss so far
+PART = ".part."  # begins the name of what is being written; a run that was killed may leave one
 REMAINS = ("adapters.safetensors", "adapter_config.json", "metrics.jsonl", "loss.png", "audit.json", BEST)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file or folder is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
     """A temporary path to write to. Where the block ends well it is synced and takes `path`'s place, else removed."""
-    part = path.with_name(f".part.{path.name}")
+    part = path.with_name(f"{PART}{path.name}")
     try:
         yield part
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
+        sync(part)
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
@@ -94,8 +103,8 @@ def start(folder: Path, recipe: str) -> Path:
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
-        for name in REMAINS:
-            (folder / name).unlink(missing_ok=True)
+        for path in (*(folder / name for name in REMAINS), *folder.glob(f"{PART}*")):
+            path.unlink(missing_ok=True)
         write_text(folder / RECIPE, f"{HEADER}: every value with its source.\n{recipe}")
     return folder
 
@@ -103,7 +112,8 @@ def start(folder: Path, recipe: str) -> Path:
 def forget(folder: Path) -> None:
     """Remove what only an unfinished run needs."""
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
-    (folder / BEST).unlink(missing_ok=True)
+    for path in (folder / BEST, *folder.glob(f"{PART}*")):
+        path.unlink(missing_ok=True)
 
 
 @contextmanager

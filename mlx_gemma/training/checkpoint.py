@@ -2,7 +2,8 @@
 
     checkpoints/000100/adapter.safetensors     the trained tensors
                        optimizer.safetensors   the optimiser's state
-                       state.json              numbers, digests of both files, and what the run was made from
+                       best.safetensors        the best adapter up to then, if the run keeps it
+                       state.json              numbers, digests of all files, and what the run was made from
 
 The order of rows, the learning rate and dropout are functions of seed and step, so there is no random state to keep. A
 checkpoint is written beside its place, synced and renamed; whatever dies in between leaves the one before. A run that
@@ -21,32 +22,40 @@ import mlx.core as mx
 from mlx.utils import tree_flatten, tree_unflatten
 
 from mlx_gemma import run
-from mlx_gemma.digest import digest_files
+from mlx_gemma.digest import digest_files, digest_json
 from mlx_gemma.errors import UserError
 
 ADAPTER, OPTIMIZER, STATE = "adapter.safetensors", "optimizer.safetensors", "state.json"
 
 
-def save(folder: Path, step: int, parameters: Any, optimizer: Any, state: dict[str, Any], keep: int) -> None:
+def save(
+    folder: Path, step: int, parameters: Any, optimizer: Any, state: dict[str, Any], keep: int, best: Path | None = None
+) -> None:
     """Write the checkpoint of update `step` into a run folder, and remove all but the newest `keep`.
+
+    Args:
+        best: the best adapter's file. It is replaced by better ones, never written to, so that a link to it will do.
 
     Raises:
         OSError, RuntimeError (mlx's): it cannot be written; the checkpoints before are untouched.
     """
     place = folder / run.CHECKPOINTS / f"{step:06d}"
-    part = place.with_name(f".part.{place.name}")
+    part = place.with_name(f"{run.PART}{place.name}")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     try:
         for name, tree in ((ADAPTER, parameters), (OPTIMIZER, optimizer)):
             mx.save_safetensors(str(part / name), dict(tree_flatten(tree)))
-            _sync(part / name)
-        digests = {name: digest_files([part / name]) for name in (ADAPTER, OPTIMIZER)}
-        run.write_json(part / STATE, state | {"step": step, "digests": digests})
-        _sync(part)
+            run.sync(part / name)
+        if best:
+            _link(best, part / run.BEST)
+        digests = {p.name: digest_files([p]) for p in sorted(part.iterdir())}
+        state = state | {"step": step, "digests": digests}
+        run.write_json(part / STATE, state | {"digest": digest_json(state)})
+        run.sync(part)
         shutil.rmtree(place, ignore_errors=True)
         part.rename(place)
-        _sync(place.parent)
+        run.sync(place.parent)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
@@ -54,12 +63,12 @@ def save(folder: Path, step: int, parameters: Any, optimizer: Any, state: dict[s
         shutil.rmtree(old)
 
 
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+def _link(source: Path, target: Path) -> None:
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        os.link(source, target)
+    except OSError:  # a file system without links
+        shutil.copyfile(source, target)
+        run.sync(target)
 
 
 def load(path: Path) -> tuple[Any, Any, dict[str, Any]]:
@@ -70,8 +79,10 @@ def load(path: Path) -> tuple[Any, Any, dict[str, Any]]:
     """
     try:
         state = dict(json.loads((path / STATE).read_text(encoding="utf8")))
-        for name in (ADAPTER, OPTIMIZER):
-            if digest_files([path / name]) != state["digests"][name]:
+        if state.pop("digest") != digest_json(state):
+            raise ValueError(f"{STATE} has changed since it was written")
+        for name, digest in state["digests"].items():
+            if digest_files([path / name]) != digest:
                 raise ValueError(f"{name} has changed since it was written")
         trees = [_tree(path / name) for name in (ADAPTER, OPTIMIZER)]
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as e:

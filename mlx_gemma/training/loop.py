@@ -7,6 +7,7 @@ the same loop on their own share of every update's rows, and only the first of t
 from __future__ import annotations
 
 import math
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ import mlx.core as mx
 from mlx.utils import tree_flatten
 
 from mlx_gemma import platform, run
+from mlx_gemma.digest import digest_json
 from mlx_gemma.errors import UserError
 from mlx_gemma.gemma4 import lora
 from mlx_gemma.recipe import Resolved
@@ -66,18 +68,17 @@ def train(
     platform.wire_memory()
     found = run.checkpoints(folder) if resume else []
     training = Training(ready, resolved, group)
-    if found:
-        training.restore(found[-1])
-        training.history = (
-            read_metrics(folder, training.step) if writes else [Progress(0, training.steps, math.nan, None)]
-        )
-    elif writes:
-        run.start(folder, recipe_text(resolved))
+    with run.disk_errors(folder):
+        if found:
+            training.restore(found[-1], writes)
+        training.agree(folder)
+        if writes and not found:
+            run.start(folder, recipe_text(resolved))
     with run.disk_errors(folder), _tracked(resolved, folder, writes) as tracked, _stopping() as stopped:
         if writes and not found:
             run.write_json(folder / "audit.json", ready.report.as_json())
         for progress in training.go_on():
-            stop = stopped()
+            stop = training.anywhere(stopped())
             if writes:
                 with (folder / METRICS).open("a", encoding="utf8") as metrics:
                     metrics.write(progress.line())
@@ -126,6 +127,31 @@ class Training:
     def step(self) -> int:
         """Updates so far."""
         return self.updater.step
+
+    def agree(self, folder: Path) -> None:
+        """Wait for the other machines, and see that all begin with the same.
+
+        Raises:
+            UserError: they go on from different updates, or one has another recipe, data or base.
+        """
+        if self.group.size() == 1:
+            return
+        mine = mx.array([[self.step, int(digest_json(self.made_from)[:7], 16)]], mx.int32)
+        every: list[Any] = mx.distributed.all_gather(mine, group=self.group).tolist()  # type: ignore[assignment]
+        steps, digests = zip(*every, strict=True)
+        if len(set(steps)) > 1:
+            fix = f"give all of them the same {run.CHECKPOINTS}/, copied from the first"
+            raise UserError(f"the machines go on from different updates: {list(steps)}", where=folder, fix=fix)
+        other = [rank for rank, digest in enumerate(digests) if digest != digests[0]]
+        if other:
+            fix = "give all of them the same recipe and files, at the same paths"
+            raise UserError(f"machine {other[0]} has another recipe, data or base than machine 0", fix=fix)
+
+    def anywhere(self, flag: bool) -> bool:
+        """Whether it is so on any machine."""
+        if self.group.size() == 1:
+            return flag
+        return platform.scalar(mx.distributed.all_sum(mx.array(int(flag)), group=self.group)) > 0
 
     def go_on(self) -> Iterator[Progress]:
         """Line 0 of a new run, and every update that is still to be made."""
@@ -191,7 +217,10 @@ class Training:
                     mx.save_safetensors(str(part), dict(tree_flatten(self.updater.parameters)))
             if now or (self.step and self.step % every == 0 and self.step < self.steps):
                 updater = self.updater
-                checkpoint.save(folder, self.step, updater.parameters, updater.optimizer.state, self._state(), keep)
+                best = folder / run.BEST if self.best.step and self.recipe.validation.keep == "best" else None
+                state = self._state()
+                run.sync(folder / METRICS)  # no checkpoint without its lines
+                checkpoint.save(folder, self.step, updater.parameters, updater.optimizer.state, state, keep, best)
         except (OSError, RuntimeError) as e:  # mlx tells a full disk by the second
             fix = "free space and add --resume to go on from the checkpoint before"
             raise UserError(f"update {self.step} cannot be saved: {e}", where=folder, fix=fix) from e
@@ -201,8 +230,8 @@ class Training:
         numbers = {"failures": self.updater.failures, "best": best, "regression": self.regression}
         return numbers | {"made_from": self.made_from}
 
-    def restore(self, path: Path) -> None:
-        """Take over a checkpoint.
+    def restore(self, path: Path, writes: bool = True) -> None:
+        """Take over a checkpoint, and cut the run folder back to it.
 
         Raises:
             UserError: it is damaged, or of another recipe, data, base, or number of machines.
@@ -214,6 +243,13 @@ class Training:
         updater.model.update(parameters)
         updater.step, updater.failures, self.regression = state["step"], state["failures"], state["regression"]
         self.best = Best(**(best | {"loss": math.inf if best["loss"] is None else best["loss"]}))
+        self.history = [Progress(0, self.steps, math.nan, None)]
+        if writes:
+            folder = path.parent.parent
+            self.history = read_metrics(folder, self.step)
+            if (path / run.BEST).exists():  # the folder may hold a later one
+                with run.whole(folder / run.BEST) as part:
+                    shutil.copyfile(path / run.BEST, part)
 
     def finish(self, folder: Path, writes: bool) -> None:
         """Put the adapter that is kept into the model, and write it with everything that explains it."""

@@ -101,7 +101,8 @@ class Updater:
         """
         Args:
             where: what to call an example in a message.
-            examples: if given, those that are to blame for a non-finite update are found among its rows.
+            examples: if given (several machines need them), those to blame for a non-finite update are found among
+                its rows.
             group: mx.distributed's, of machines that train together.
             compiled: whether to compile the gradient for each shape; None: not on a CPU, where it gains nothing.
         """
@@ -177,10 +178,12 @@ class Updater:
 
     def _skipped(self, batches: list[Batch]) -> str:
         self.failures += 1
-        guilty = [batch for i, batch in enumerate(batches) if self._is_bad(batch, i)] or batches
+        rank, ranks = (self.group.rank(), self.group.size()) if self.group else (0, 1)
+        guilty = [batch for i, batch in enumerate(batches) if self._is_bad(batch, rank + i * ranks)]
         rows = [r for batch in guilty for r in batch.rows]
         if self.examples:
             rows = [r for r in rows if self._is_bad(collate(self.examples, [[r]]), 0)] or rows
+        rows = self._everywhere(rows) or self._everywhere([r for batch in batches for r in batch.rows])
         named = ", ".join(map(self.where, rows))
         if self.failures >= PATIENCE:
             raise UserError(
@@ -188,6 +191,14 @@ class Updater:
                 fix="lower train.lr, or look at these rows",
             )
         return named
+
+    def _everywhere(self, rows: list[int]) -> list[int]:
+        """These rows and the other machines'."""
+        if not self.group or self.group.size() == 1:
+            return rows
+        mine = np.zeros(len(self.examples), np.int32)
+        mine[rows] = 1
+        return np.flatnonzero(np.array(mx.distributed.all_sum(mx.array(mine), group=self.group))).tolist()
 
     def _is_bad(self, batch: Batch, number: int) -> bool:
         value, grads = self.gradient(batch, number)
