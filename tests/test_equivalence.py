@@ -110,7 +110,7 @@ def test_chunked_loss_is_the_plain_one(models: Models, tmp_path: Path, name: str
             total = total + (losses * mx.array(example.supervised[1:])).sum()
         return total
 
-    batch = collate(examples, range(len(examples)))
+    batch = collate(examples, [[i] for i in range(len(examples))])
     ours, our_grads = nn.value_and_grad(gemma.model, lambda b: summed_loss(gemma.text, b))(batch)
     wanted, grads = nn.value_and_grad(gemma.model, plain)(gemma.model)
     assert batch.targets == sum(e.targets for e in examples)

@@ -10,7 +10,7 @@ import yaml
 
 from mlx_gemma.errors import RecipeError
 from mlx_gemma.recipe import known_keys, read_recipe
-from mlx_gemma.training.loop import recipe_text
+from mlx_gemma.training.record import recipe_text
 
 SMALL = """\
 model: {name: nano}
@@ -142,6 +142,12 @@ def test_wrong_values_are_told_in_one_line(recipe: Path, override: str, says: st
     assert "\n" not in line
 
 
+def test_dropout_and_checkpointing_go_together(recipe: Path) -> None:
+    # T36: mlx-lm's recomputation draws other masks; ours has the same key, so nothing is to be chosen.
+    read = read_recipe(recipe, ["adapter.dropout=0.1", "train.checkpointing=true"]).recipe
+    assert (read.adapter.dropout, read.train.checkpointing) == (0.1, True)
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -153,7 +159,8 @@ def test_wrong_values_are_told_in_one_line(recipe: Path, override: str, says: st
         (SMALL + "filter: &a {python2: *a}\n", "not YAML"),
         (SMALL + "? [a]\n: 1\n", "not YAML"),
         ("model: " + "[" * 5000, "nested too deeply"),
-        (SMALL.replace("lr: 1e-4", "checkpointing: true") + "adapter: {dropout: 0.1}\n", "choose one"),
+        (SMALL.replace("lr: 1e-4", "lora_plus: 16") + "adapter: {kind: dora}\n", "needs adapter.kind lora"),
+        (SMALL.replace("nano}", "nano, quantize: nf4}") + "adapter: {kind: full}\n", "choose one"),
         (SMALL.replace("output: runs/x", ""), "output is missing"),
         (SMALL.replace("train: {steps: 3, lr: 1e-4}", "train: {lr: 1e-4}"), "either train.epochs or train.steps"),
     ],
