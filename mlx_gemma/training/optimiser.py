@@ -154,7 +154,8 @@ class Updater:
                 int(scalar(mx.distributed.all_sum(mx.array(n), group=self.group))) for n in (targets, tokens)
             )
         grads = tree_map(lambda g: g / targets, grads)
-        squares = [mx.square(g.astype(mx.float32)).sum() for _, g in tree_flatten(grads)]
+        flat = dict(tree_flatten(grads))  # by name: a checkpoint's tensors come back in another order
+        squares = [mx.square(flat[name].astype(mx.float32)).sum() for name in sorted(flat)]
         norm, loss = math.sqrt(scalar(mx.stack(squares).sum())), scalar(total) / targets
         if not math.isfinite(norm + loss):
             skipped = self._skipped(batches)
