@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable
@@ -118,25 +119,45 @@ def context() -> Any:
     return found
 
 
-def train(resolved: Resolved, log: str, env: dict[str, str], phase: Any = None, die_at: int = 0) -> None:
+def train(
+    resolved: Resolved,
+    log: Path,
+    *,
+    phase: Any = None,
+    die_at: int = 0,
+    touches: Any = None,
+    largest_file: int = 0,
+    report: Callable[[Any], None] = lambda p: None,
+) -> None:
     """What a child does: train, with resume. Its exit status is 0, or 2 for a UserError, whose line is in `log`.
 
     Args:
         phase: shared memory that tells the parent what is going on (an index of `PHASES`).
         die_at: kill itself before call number so many, from 1, of those by which a run touches the disk.
+        touches: shared memory for the number of those calls.
+        largest_file: in bytes; writing more fails, as on a full disk.
     """
-    os.environ |= env
-    sys.stderr = open(log, "a", buffering=1)  # noqa: SIM115  (open as long as the process)
-    os.dup2(sys.stderr.fileno(), 2)
+    os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
     if phase is not None:
         mark(phase)
     if die_at:
-        die(die_at)
+        die(die_at, touches)
+    if largest_file:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
     try:
-        loop.train(resolved, resume=True)
+        loop.train(resolved, resume=True, report=report)
     except UserError as e:
         print(e, file=sys.stderr)
+        sys.stderr.flush()
         os._exit(2)
+
+
+def start(resolved: Resolved, log: Path, **options: Any) -> Any:
+    """A child that trains."""
+    child = context().Process(target=train, args=(resolved, log), kwargs=options, daemon=True)
+    child.start()
+    return child
 
 
 def mark(phase: Any) -> None:
@@ -155,23 +176,20 @@ def mark(phase: Any) -> None:
     optimiser.Updater.__call__ = during(1, optimiser.Updater.__call__)  # type: ignore[method-assign]
     loop.Training.mean_loss = during(2, loop.Training.mean_loss)  # type: ignore[method-assign]
     checkpoint.save = during(3, checkpoint.save)
-    save = loop.Training.save
-    loop.Training.save = during(4, save)  # type: ignore[method-assign]
+    loop.Training.save = during(4, loop.Training.save)  # type: ignore[method-assign]
     loop.Training.finish = during(6, loop.Training.finish)  # type: ignore[method-assign]
 
 
 TOUCHES = ((os, "fsync"), (os, "replace"), (os, "rename"), (os, "rmdir"), (os, "unlink"), (mx, "save_safetensors"))
 
 
-def die(at: int) -> None:
+def die(at: int, touches: Any) -> None:
     """SIGKILL before call number `at` of `TOUCHES`; where mlx would write, half the file is there by then."""
-    calls = 0
 
     def counted(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def wrapped(*args: Any, **kwargs: Any) -> Any:
-            nonlocal calls
-            calls += 1
-            if calls == at:
+            touches.value += 1
+            if touches.value == at:
                 if name == "save_safetensors":
                     function(*args, **kwargs)
                     os.truncate(args[0], os.path.getsize(args[0]) // 2)
