@@ -5,6 +5,6 @@ exist are refused.
 """
 
 from mlx_gemma.recipe.read import Resolved, read_recipe
-from mlx_gemma.recipe.schema import Recipe, TrainSection, known_keys
+from mlx_gemma.recipe.schema import AdapterSection, Recipe, TrainSection, known_keys
 
-__all__ = ["Recipe", "Resolved", "TrainSection", "known_keys", "read_recipe"]
+__all__ = ["AdapterSection", "Recipe", "Resolved", "TrainSection", "known_keys", "read_recipe"]

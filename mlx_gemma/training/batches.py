@@ -56,7 +56,7 @@ class Batch:
 
 def collate(examples: Sequence[Example], rows: MicroBatch, length: int | None = None) -> Batch:
     """Lay the chosen examples out as one batch, in rows of `length` tokens or as long as they need to be."""
-    length = round_up(length or max(sum(len(examples[e].tokens) - 1 for e in row) for row in rows))
+    length, size, width = shape(examples, rows, length)
     tokens, position = np.zeros((2, len(rows), length), np.int32)
     document = np.full((len(rows), length), PADDING, np.int32)
     chosen, target, counts = [], [], []
@@ -74,8 +74,6 @@ def collate(examples: Sequence[Example], rows: MicroBatch, length: int | None = 
             at = end
         counts.append(found)
     real = sum(counts)
-    size = round_up(real)
-    width = round_up(max(counts), steps=4) if len(rows) > 1 else size
     first = np.concatenate([[0], np.cumsum(counts)])
     grid = np.minimum(first[:-1, None] + np.arange(width), size - 1)
     owner = np.repeat(np.arange(len(rows)), counts)
@@ -88,6 +86,14 @@ def collate(examples: Sequence[Example], rows: MicroBatch, length: int | None = 
         tuple(e for row in rows for e in row),
         real,
     )
+
+
+def shape(examples: Sequence[Example], rows: MicroBatch, length: int | None = None) -> tuple[int, int, int]:
+    """Length of the rows, number of chosen positions, and how many of them a row of the grid holds: L, N, S."""
+    length = length or max(sum(len(examples[e].tokens) - 1 for e in row) for row in rows)
+    counts = [sum(examples[e].targets for e in row) for row in rows]
+    size = round_up(sum(counts))
+    return round_up(length), size, round_up(max(counts), steps=4) if len(rows) > 1 else size
 
 
 def _filled(values: np.ndarray, size: int) -> np.ndarray:

@@ -24,8 +24,8 @@ CHUNK_BYTES = 32 * 2**20  # of one chunk's float32 logits
 
 
 def chunk_size(vocabulary: int) -> int:
-    """Positions a chunk: 32 at Gemma's vocabulary of 262,144."""
-    return max(16, CHUNK_BYTES // (4 * vocabulary))
+    """Positions a chunk: 32 at Gemma's vocabulary of 262,144, and 128 where it is small."""
+    return min(128, max(16, CHUNK_BYTES // (4 * vocabulary)))
 
 
 def peak_bytes(positions: int, vocabulary: int) -> int:
