@@ -143,7 +143,7 @@ def test_wrong_values_are_told_in_one_line(recipe: Path, override: str, says: st
 
 
 def test_dropout_and_checkpointing_go_together(recipe: Path) -> None:
-    # T36: mlx-lm's recomputation draws other masks; ours has the same key, so nothing is to be chosen.
+    # mlx-lm's recomputation draws other masks; ours has the same key, so nothing is to be chosen.
     read = read_recipe(recipe, ["adapter.dropout=0.1", "train.checkpointing=true"]).recipe
     assert (read.adapter.dropout, read.train.checkpointing) == (0.1, True)
 

@@ -169,7 +169,7 @@ def test_the_order_is_seeded_and_changes_between_epochs(layout: str) -> None:
 @pytest.mark.parametrize("layout", KINDS)
 @pytest.mark.parametrize("start", [0, 1, 6, 7, 8, 23])
 def test_a_stream_goes_on_at_any_update(layout: str, start: int) -> None:
-    # T33: mlx-lm starts an interrupted run at its first rows again.
+    # mlx-lm starts an interrupted run at its first rows again.
     rows = examples(50)
     train = section(layout, batch=2, accumulate=2)
 
