@@ -118,7 +118,7 @@ class Training:
             ready.train.examples,
             group,
         )
-        self.made_from = made_from(resolved, ready) | {"machines": group.size()}
+        self.made_from = made_from(resolved, ready) | {"number of machines": group.size()}
         self.history: list[Progress] = []
         self.best = Best()
         self.regression: dict[str, float] | None = None

@@ -93,7 +93,7 @@ def made_from(resolved: Resolved, ready: Prepared) -> dict[str, Any]:
     return {
         "recipe": {k: v for k, v in recipe.items() if k not in FREE},
         "data": {name: split.digest for name, split in splits.items() if split},
-        "base": ready.gemma.checkpoint.fingerprint,
+        "base": ready.gemma.checkpoint.digest,
         "template": ready.gemma.template.digest,
     }
 
