@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,7 @@ def test_killed_with_packed_rows(home: Path) -> None:
 def test_killed_at_every_step_of_every_write(home: Path, tmp_path: Path) -> None:
     """From update 2 to the end at 3: best adapters, a checkpoint, the removal of the one before, the finished run."""
     overrides = ("train.steps=3", "train.accumulate=1", "validation.every=1", "checkpoint.every=1", "checkpoint.keep=1")
+    overrides += ("data.regression=null", "adapter.targets=[q_proj]")
     saved = tmp_path / "saved"
 
     def keep(progress: Any) -> None:
@@ -216,8 +218,7 @@ def test_a_best_adapter_of_after_the_checkpoint_is_not_taken_for_the_one_of_befo
 
 def test_output_and_tracker_may_change(home: Path, stopped: Path, tmp_path: Path) -> None:
     moved = stopped.rename(tmp_path / "moved")
-    pytest.importorskip("tensorboardX")
-    folder = resumed(home, moved, "report_to=tensorboard")
+    folder = resumed(home, moved, *(("report_to=tensorboard",) if find_spec("tensorboardX") else ()))
     assert weights(folder / "adapters.safetensors") == weights(home / "whole" / "adapters.safetensors")
 
 
@@ -365,7 +366,7 @@ def test_a_disk_that_takes_no_more(home: Path, stopped: Path, tmp_path: Path) ->
     assert child.exitcode == 2, said
     assert said.startswith(f"{stopped}: update 6 cannot be saved: [write] Unable to write ")
     assert said.endswith("; free space and add --resume to go on from the checkpoint before\n")
-    assert [p.name for p in (stopped / "checkpoints").iterdir()] == ["000002", "000004"]
+    assert sorted(p.name for p in (stopped / "checkpoints").iterdir()) == ["000002", "000004"]
     assert_same(resumed(home, stopped), home / "whole")
 
 
