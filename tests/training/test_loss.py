@@ -233,7 +233,7 @@ def test_accumulation_equals_one_batch_with_plain_descent() -> None:
 
 
 def test_a_last_partial_window_is_a_whole_update() -> None:
-    # T11: divided by its own targets, not by those of a full window; mlx-lm leaves it out (issue 1086).
+    # T11: divided by its own targets, not by those of a full window (mlx-lm leaves it out).
     examples = rows()
     moved = []
     for window in ([[0, 1]], [[0], [1]]):

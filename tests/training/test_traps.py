@@ -1,6 +1,6 @@
 """Traps that other trainers of Gemma 4 fell into, and that no other test here is about.
 
-The names T1 to T43 are those of the survey in LOG.md; the comments of the other tests use them too.
+The names T1 to T43 are those of docs/traps.md; the comments of the other tests use them too.
 """
 
 from __future__ import annotations
