@@ -13,7 +13,9 @@ import re
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from mlx_gemma.errors import UserError
 
 if TYPE_CHECKING:
     import mlx.core as mx
@@ -88,6 +90,23 @@ def compute_dtype() -> mx.Dtype | None:
 def compiles() -> bool:
     """Whether mx.compile gains: on a GPU, where it saves launches; on the CPU backend it took the same time."""
     return backend() != "cpu"
+
+
+def machines() -> Any:
+    """mx.distributed's group of the machines that were launched together; of this one alone otherwise.
+
+    Raises:
+        UserError: it was launched as one of several and cannot reach them. (MLX's own default is to go on alone.)
+    """
+    load_blas()
+    import mlx.core as mx
+
+    launched = "MLX_RANK" in os.environ
+    try:
+        return mx.distributed.init(strict=launched)
+    except (RuntimeError, ValueError) as e:
+        fix = "check the hostfile, and that all of them have started"
+        raise UserError(f"the other machines cannot be reached: {e}", fix=fix) from e
 
 
 def wire_memory() -> None:

@@ -31,11 +31,7 @@ def command(recipe: Path | None, overrides: tuple[str, ...], resume: bool, dry_r
     from mlx_gemma import platform
     from mlx_gemma.recipe import known_keys, read_recipe
 
-    platform.load_blas()  # before mlx
-
-    import mlx.core as mx
-
-    console = Console(highlight=False, quiet=mx.distributed.init().rank() > 0)  # the first of several machines speaks
+    console = Console(highlight=False, quiet=platform.machines().rank() > 0)  # the first of several machines speaks
     if keys:
         width = max(map(len, known_keys()))
         for key, consequence in known_keys().items():
