@@ -13,19 +13,15 @@ from typing import Protocol
 
 import numpy as np
 
+from mlx_gemma.training import plot
+
 FLOOR = 1e-3  # nats a token; below it nothing is left to learn, and the logarithm would make much of nothing
 WOBBLE = 0.02  # of validation losses while the rate is high: 0.01 to 0.03 in runs on nano
 
 
-class Point(Protocol):
+class Point(plot.Point, Protocol):
     """One update; a training's `Progress` is one."""
 
-    @property
-    def step(self) -> int: ...
-    @property
-    def loss(self) -> float: ...
-    @property
-    def valid_loss(self) -> float | None: ...
     @property
     def rate(self) -> float: ...
     @property
