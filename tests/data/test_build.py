@@ -1,24 +1,21 @@
-"""The committed data is what the families give, split by family, every solution sound."""
+"""The committed Python 3 data: split by family, no prompt of the eval among it."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mlx_gemma.data.build import DIALOGUES, FOLDER, REGRESSION, build
+from mlx_gemma.data.build import DIALOGUES, REGRESSION
 from mlx_gemma.data.contamination import read_eval_prompts
 from mlx_gemma.data.duplicates import NearIndex, jaccard, normalised, row_shingles
 from mlx_gemma.data.families import read_families
 from mlx_gemma.data.formats import Row, read_rows
 from mlx_gemma.data.policy import FilterPolicy
-from mlx_gemma.data.rebuild import changed_files
 from mlx_gemma.data.regression import PYTHON2_ROWS, REQUEST
 from mlx_gemma.data.samples import LIMIT, split_families
-from mlx_gemma.errors import DataError
 
 ROOT = Path(__file__).parents[2]
 DATA, EVALS = ROOT / "datasets" / "python3", ROOT / "evals" / "python3.jsonl"
@@ -28,20 +25,6 @@ SPLITS = ("train", "valid", "test")
 @pytest.fixture(scope="module")
 def splits() -> dict[str, list[Row]]:
     return {name: list(read_rows(DATA, name)) for name in SPLITS}
-
-
-def test_rebuilding_gives_the_committed_files(tmp_path: Path) -> None:
-    """Every solution passes its checks on the way, or the build stops."""
-    digests = build(tmp_path)
-    assert digests == json.loads((DATA / "digests.json").read_text())["sha256"]
-    for path, digest in digests.items():
-        assert hashlib.sha256((ROOT / path).read_bytes()).hexdigest() == digest, path
-    assert (tmp_path / FOLDER / "README.md").read_text() == (DATA / "README.md").read_text()
-
-
-def test_check_needs_digests(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no readable digests"):
-        changed_files(tmp_path, FOLDER, build)
 
 
 def test_regression_rows_are_python2_on_request_and_dialogue(splits: dict[str, list[Row]]) -> None:
