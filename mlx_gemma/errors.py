@@ -28,6 +28,10 @@ class UserError(Exception):
         return " ".join(line.split())
 
 
+class Interrupted(UserError):
+    """Ctrl-C, after what was under way has been saved; exit status 130."""
+
+
 class RecipeError(UserError):
     """A recipe that cannot be followed: unknown key, value of the wrong kind, contradiction."""
 

@@ -81,7 +81,8 @@ def check(folder: Path, *, resume: bool = False) -> None:
         if (folder / MANIFEST).exists():
             fix = "choose another output (--set output=…) or remove it"
             raise UserError("holds a finished run", where=folder, fix=fix)
-        foreign = folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not _ours(folder / RECIPE))
+        held = [p for p in folder.iterdir() if not p.name.startswith(PART)] if folder.is_dir() else []
+        foreign = folder.is_file() or (held and not _ours(folder / RECIPE))
         if foreign:
             raise UserError("exists and is no run folder", where=folder, fix="choose another output (--set output=…)")
         if (found := checkpoints(folder)) and not resume:

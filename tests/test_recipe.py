@@ -45,7 +45,33 @@ def test_a_length_on_the_command_line_replaces_the_files(recipe: Path) -> None:
 
 
 def test_every_key_has_a_consequence() -> None:
-    assert [key for key, text in known_keys().items() if not text] == []
+    assert [name for name, key in known_keys().items() if not key.consequence] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "default", "allowed"),
+    [
+        ("model.name", None, "text"),
+        ("model.quantize", "none", "none, affine4, affine6, affine8, mxfp4, nvfp4, mxfp8 or nf4"),
+        ("adapter.rank", "32", "a whole number from 1 to 65536"),
+        ("adapter.dropout", "0.0", "a number from 0 to under 1"),
+        ("adapter.layers", "all", "a whole number from 1 to 1e9, or all"),
+        ("data.valid", "null", "text, or null"),
+        ("filter.near_duplicates", "0.9", "a number from 0.5 to 1, or keep"),
+        ("filter.contamination", "[]", "a list of paths"),
+        ("train.lr", "0.0002", "a number over 0"),
+        ("train.clip", "1.0", "a number over 0, at most 1e9"),
+        ("train.checkpointing", "false", "true or false"),
+        ("train.seed", "0", "a whole number from 0 to under 2^64"),
+    ],
+)
+def test_a_keys_default_and_what_it_may_be(name: str, default: str | None, allowed: str) -> None:
+    key = known_keys()[name]
+    assert (key.default, key.allowed) == (default, allowed)
+
+
+def test_the_targets_that_are_allowed_are_named() -> None:
+    assert known_keys()["adapter.targets"].allowed.startswith("a list of q_proj, k_proj, ")
 
 
 def test_the_written_recipe_runs_again_as_it_was(recipe: Path, tmp_path: Path) -> None:
@@ -101,8 +127,8 @@ def test_the_schema_says_what_a_value_is(recipe: Path, tmp_path: Path, override:
         ("adapter.targets=[]", "at least one target"),
         ("adapter.targets=[q_proj, q_proj]", "each once"),
         ("adapter.targets=[qproj]", "q_proj"),
-        ("adapter.layers=0", "at least 1"),
-        ("adapter.layers=some", "adapter.layers: "),
+        ("adapter.layers=0", "adapter.layers cannot be '0'"),
+        ("adapter.layers=some", "adapter.layers cannot be 'some'"),
         ("adapter.rank=true", "adapter.rank"),
         ("adapter.rank=3000000000", "adapter.rank"),
         ("train.lr=true", "train.lr"),
@@ -140,6 +166,54 @@ def test_wrong_values_are_told_in_one_line(recipe: Path, override: str, says: st
     line = str(raised.value)
     assert says in line
     assert "\n" not in line
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("adapter.rank=many", "adapter.rank cannot be 'many'; give a whole number from 1 to 65536"),
+        ("adapter.kind=lor", "adapter.kind cannot be 'lor'; give lora, dora or full"),
+        ("adapter.layers=0", "adapter.layers cannot be '0'; give a whole number from 1 to 1e9, or all"),
+        ("adapter.targets=[]", "adapter.targets cannot be []; give at least one target, each once"),
+        ("model.name=null", "model.name cannot be null; give text"),
+        ("train=3", "train cannot be '3'; it is a section of keys, see mlx-gemma lora --keys"),
+        ("train.lrr=1", "unknown key train.lrr; did you mean train.lr?"),
+        (
+            "adapter.rank=8,16,32",
+            "adapter.rank cannot be '8,16,32'; give a whole number from 1 to 65536; to compare several values use "
+            "mlx-gemma sweep",
+        ),
+    ],
+)
+def test_a_wrong_value_is_told_where_it_was_given_with_what_is_allowed(
+    recipe: Path, tmp_path: Path, override: str, line: str
+) -> None:
+    with pytest.raises(RecipeError) as raised:
+        read_recipe(recipe, [override, "data.turns=last"])
+    assert str(raised.value) == f"--set: {line}"
+    key, _, value = override.partition("=")
+    if "." in key:  # the same in the file, which has no sweep
+        section, _, last = key.partition(".")
+        tree = yaml.safe_load(SMALL)
+        tree.setdefault(section, {})[last] = "VALUE"
+        recipe.write_text(yaml.safe_dump(tree).replace("VALUE", value))
+        with pytest.raises(RecipeError) as raised:
+            read_recipe(recipe, ["data.turns=last"])
+        assert str(raised.value) == f"{recipe}: {line.partition('; to compare')[0]}"
+
+
+def test_a_list_that_is_none_is_no_sweep(recipe: Path) -> None:
+    with pytest.raises(RecipeError) as raised:
+        read_recipe(recipe, ["adapter.targets=q_proj,v_proj"])
+    assert "give a list of q_proj, " in str(raised.value)
+    assert "sweep" not in str(raised.value)
+
+
+def test_what_is_missing_is_described(recipe: Path) -> None:
+    recipe.write_text(SMALL.replace("{name: nano}", "{quantize: nf4}"))
+    with pytest.raises(RecipeError) as raised:
+        read_recipe(recipe)
+    assert str(raised.value) == f"{recipe}: model.name is missing; {known_keys()['model.name'].consequence}"
 
 
 def test_dropout_and_checkpointing_go_together(recipe: Path) -> None:

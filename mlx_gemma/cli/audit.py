@@ -12,7 +12,10 @@ from mlx_gemma.cli import options
 @click.command()
 @click.argument("data")
 @click.option(
-    "--against", multiple=True, type=click.Path(path_type=Path), help="An eval file whose prompts must not be in DATA."
+    "--against",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="An eval file whose prompts must not be in DATA. May be repeated.",
 )
 @click.option(
     "--write", "clean", type=click.Path(path_type=Path), metavar="CLEAN", help="Write the kept rows to this file."

@@ -12,15 +12,21 @@ from mlx_gemma.cli import options
 @click.command()
 @click.argument("model")
 @options.adapter
-@click.option("--prompts", type=click.Path(path_type=Path), default=Path("evals/python3.jsonl"), show_default=True)
+@click.option(
+    "--prompts",
+    type=click.Path(path_type=Path),
+    default=Path("evals/python3.jsonl"),
+    show_default=True,
+    help="A JSONL file with a `prompt` in each line.",
+)
 @click.option("--limit", type=click.IntRange(1), default=10, show_default=True, help="Use the first so many prompts.")
-@click.option("--max-tokens", type=click.IntRange(1), default=128, show_default=True)
+@options.max_tokens(128)
 @click.option("--save", type=options.OutputFile(), help="Append the measurement as a JSON line to this file.")
 def command(model: str, adapter: Path | None, prompts: Path, limit: int, max_tokens: int, save: Path | None) -> None:
     """Measure greedy answers of MODEL: load, then seconds per query (median and spread), split into prefill and decode.
 
-    The same weights and prompts go through mlx-lm's own generate in the same run, alternating. --prompts is a JSONL
-    file with a `prompt` in each line. Rendering and detokenising are not in the figures.
+    The same weights and prompts go through mlx-lm's own generate in the same run, alternating. Rendering and
+    detokenising are not in the figures.
     """
     import json
 

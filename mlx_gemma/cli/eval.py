@@ -14,7 +14,7 @@ from mlx_gemma.cli import options
 @click.option("--model", required=True, help="nano, a folder, a hub id, or a run folder.")
 @options.adapter
 @options.system
-@click.option("--max-tokens", type=click.IntRange(1), default=192, show_default=True)
+@options.max_tokens(192)
 @click.option("--save", type=options.OutputFile(), help="Write every answer and its verdict to this JSONL file.")
 def command(
     suite: Path, model: str, adapter: Path | None, system: str | None, max_tokens: int, save: Path | None

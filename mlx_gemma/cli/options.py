@@ -43,16 +43,34 @@ def console() -> Console:
     return Console(highlight=False, markup=False, emoji=False)
 
 
+def max_tokens(default: int) -> Callable[[F], F]:
+    return click.option(
+        "--max-tokens", type=click.IntRange(1), default=default, show_default=True, help="Cut the answer after so many."
+    )
+
+
 def sampling(default_tokens: int) -> Callable[[F], F]:
     """--temperature, --top-p, --top-k, --seed, --max-tokens."""
 
     def decorate(command: F) -> F:
         for option in (
-            click.option("--max-tokens", type=click.IntRange(1), default=default_tokens, show_default=True),
-            click.option("--seed", type=int, default=0, show_default=True, help="Of the sampling."),
-            click.option("--top-k", type=int, default=0, help="Sample from the K most probable tokens only."),
+            max_tokens(default_tokens),
+            click.option("--seed", type=int, default=0, show_default=True, help="Seed of the sampling."),
             click.option(
-                "--top-p", type=float, default=1.0, help="Sample from the most probable tokens that reach P together."
+                "--top-k",
+                type=int,
+                default=0,
+                show_default=True,
+                metavar="K",
+                help="Sample from the K most probable tokens only; 0: off.",
+            ),
+            click.option(
+                "--top-p",
+                type=float,
+                default=1.0,
+                show_default=True,
+                metavar="P",
+                help="Sample from the most probable tokens that reach P together; 1: off.",
             ),
             click.option("--temperature", type=float, default=0.0, show_default=True, help="0 is greedy."),
         ):

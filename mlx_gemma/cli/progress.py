@@ -15,12 +15,15 @@ from rich.table import Table
 from rich.text import Text
 
 from mlx_gemma import run
+from mlx_gemma.recipe import known_keys
 
 if TYPE_CHECKING:
     from mlx_gemma.recipe import Resolved
     from mlx_gemma.training.plan import Plan
     from mlx_gemma.training.prepare import Prepared
     from mlx_gemma.training.record import Progress
+
+KEYS_WIDTH = 100  # columns
 
 
 def print_recipe(console: Console, resolved: Resolved) -> None:
@@ -32,11 +35,30 @@ def print_recipe(console: Console, resolved: Resolved) -> None:
     console.print(table)
 
 
+def print_keys(console: Console) -> None:
+    """Every key of a recipe with its default, what it may be, and its consequence."""
+    if not console.is_terminal:
+        console.width = KEYS_WIDTH
+    table = Table(
+        box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0), width=min(console.width, KEYS_WIDTH)
+    )
+    table.add_column("key", style="bold", no_wrap=True)
+    table.add_column("default", max_width=13)
+    table.add_column("give", ratio=2)
+    table.add_column("consequence", ratio=3)
+    for name, key in known_keys().items():
+        table.add_row(name, "(required)" if key.default is None else key.default, key.allowed, key.consequence)
+    console.print(table)
+
+
 def print_plan(console: Console, plan: Plan) -> None:
     console.rule(style="dim")
     for line in plan.audit:
         console.print(Text(line), no_wrap=True, overflow="ellipsis")
     lengths = ", ".join(f"{k} {v}" for k, v in plan.lengths.items())
+    cut = f"{plan.cut} rows cut, {plan.dropped} of them dropped with nothing left to train"
+    if plan.cut_elsewhere:
+        cut += f"; to measure: {plan.cut_elsewhere} cut, {plan.dropped_elsewhere} of them dropped"
     modules = ", ".join(f"{k} {v}" for k, v in plan.modules.items())
     for name, value in (
         ("adapter", f"{plan.parameters:,} parameters on {sum(plan.modules.values())} modules ({modules})"),
@@ -45,11 +67,11 @@ def print_plan(console: Console, plan: Plan) -> None:
             f"{plan.rows:,} to train with {plan.targets:,} supervised tokens; {plan.valid_rows:,} to validate "
             f"({plan.valid_rejected} left out)",
         ),
-        ("tokens a row", f"{lengths}; {plan.cut} rows cut, {plan.dropped} of them dropped with nothing left to train"),
+        ("tokens a row", f"{lengths}; {cut}"),
         ("updates", f"{plan.steps:,}"),
         (
             "peak memory",
-            f"about {plan.peak_bytes / 1e9:.2f} GB predicted, {plan.memory_bytes / 1e9:.1f} GB on this machine",
+            f"about {plan.peak_bytes / 1e9:.2f} GB predicted; MLX may use {plan.memory_bytes / 1e9:.1f} GB here",
         ),
     ):
         console.print(f"[bold]{name:<13}[/] {value}")
@@ -128,7 +150,9 @@ def print_result(console: Console, folder: Path) -> None:
     if result["kept"] < result["steps"]:
         console.print(f"kept the adapter of update {result['kept']}, of the lowest validation loss")
     if result["regression"]:
-        console.print("what was not to be lost: loss {before:.3f} -> {after:.3f}".format(**result["regression"]))
+        console.print(
+            "regression rows (data.regression): loss {before:.3f} -> {after:.3f}".format(**result["regression"])
+        )
     diagnosis = result["diagnosis"]
     console.print(Text.assemble((diagnosis["kind"], "bold"), f": {diagnosis['sentence']}; {diagnosis['advice']}"))
     console.print(f'run folder {folder}: try  mlx-gemma generate {folder} "Write a function that reverses a string."')

@@ -21,21 +21,24 @@ if TYPE_CHECKING:
     multiple=True,
     required=True,
     metavar="KEY=VALUE,…",
-    help="Values to try, e.g. adapter.rank=8,16,32. A list is one value: adapter.targets=[q_proj,k_proj],[v_proj].",
+    help="Values to try, e.g. adapter.rank=8,16,32. One value sets it for every run. A list is one value: "
+    "adapter.targets=[q_proj,k_proj],[v_proj]. May be repeated.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print sweep.json instead of the table.")
 def command(recipe: Path, sets: tuple[str, ...], as_json: bool) -> int:
     """Train RECIPE once for every combination of the values, one after another, and compare the runs.
 
-    Each run has its own process and folder, in the recipe's output (or --set output=FOLDER), where sweep.json holds the
-    table. Called again it runs only what is missing. Exits 1 if a run failed; the others are run all the same.
+    Each run has its own process and folder, in the recipe's output with -sweep behind it (or --set output=FOLDER),
+    where sweep.json holds the table. Called again it runs only what is missing; Ctrl-C saves the current update first.
+    Exits 1 if a run failed; the others are run all the same.
 
     \b
     mlx-gemma sweep recipes/nano.yaml --set adapter.rank=8,16,32 --set output=runs/ranks
     """
+    from mlx_gemma.recipe.grid import grid
     from mlx_gemma.training import sweep
 
-    root, trials = sweep.grid(recipe, sets)
+    root, trials = grid(recipe, sets)
     rows = sweep.sweep(root, trials, lambda line: click.echo(line, err=True))
     if as_json:
         click.echo((root / sweep.RESULT).read_text(encoding="utf8"), nl=False)
@@ -66,4 +69,8 @@ def _print(rows: list[Row], best: int | None) -> None:
         style = "red" if row.error else "bold green" if i == best else ""
         table.add_row("*" if i == best else "", *row.values.values(), *cells, style=style)
     console.print(table)
-    console.print("* lowest validation loss; losses in nats a supervised token", style="dim")
+    console.print(
+        "* lowest validation loss; losses in nats a supervised token; time is that of updates, without loading and "
+        "validation",
+        style="dim",
+    )

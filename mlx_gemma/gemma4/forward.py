@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 import mlx.nn as nn
 
+from mlx_gemma.errors import ModelError
 from mlx_gemma.gemma4 import lora
 from mlx_gemma.gemma4.layers import geglu
 
@@ -83,6 +84,21 @@ def states_at(text: Any, layout: Layout, *, checkpoint: bool = False, key: mx.ar
         h = _run(layer, block, checkpoint, keys[i], h, inputs[:, i], *kv[kind])
     out: mx.array = model.norm(h)
     return out
+
+
+def check_supported(text: Any, where: str = "") -> None:
+    """Whether `states_at` computes this model.
+
+    Raises:
+        ModelError: it is a Gemma 4 of another structure than E2B's and E4B's: without per-layer embeddings, with keys
+            that are values, or with experts.
+    """
+    args = text.args
+    if not args.hidden_size_per_layer_input or args.attention_k_eq_v or args.enable_moe_block:
+        what = (
+            "this Gemma 4 has no per-layer embeddings, shares keys with values, or has experts, as E2B and E4B do not"
+        )
+        raise ModelError(what, where=where, fix="train google/gemma-4-E2B-it or google/gemma-4-E4B-it")
 
 
 def _run(layer: nn.Module, block: Callable[..., Any], checkpoint: bool, key: mx.array | None, *arrays: mx.array) -> Any:

@@ -20,7 +20,7 @@ from mlx_gemma import platform
 from mlx_gemma.errors import ModelError
 from mlx_gemma.gemma4 import lora
 from mlx_gemma.gemma4.checkpoint import Checkpoint, find, read_json
-from mlx_gemma.gemma4.quantise import quantise
+from mlx_gemma.gemma4.quantise import bytes_after, quantise
 from mlx_gemma.gemma4.template import ChatTemplate
 
 
@@ -136,6 +136,7 @@ def load_model(checkpoint: Checkpoint, quantize: str = "none", quantize_embeddin
             model.set_dtype(dtype)
         # A token put through and never evaluated costs nothing, and meets every wrong type and shape of the config.
         model(mx.zeros((1, 1), mx.int32), cache=model.make_cache())
+        _check_memory(model, quantize, quantize_embeddings, checkpoint.name)
         quantise(model, quantize, quantize_embeddings, where=checkpoint.name)
         mx.eval(model.parameters())
     except FileNotFoundError as e:
@@ -149,6 +150,17 @@ def load_model(checkpoint: Checkpoint, quantize: str = "none", quantize_embeddin
             f"weights and config.json do not fit: {what}", where=checkpoint.folder, fix="download the checkpoint again"
         ) from e
     return model
+
+
+def _check_memory(model: nn.Module, quantize: str, quantize_embeddings: str, name: str) -> None:
+    """Before a weight is read: a machine that swaps is of no use, and one that runs out says nothing."""
+    needed, there = bytes_after(model, quantize, quantize_embeddings), platform.memory_bytes()
+    if needed > there:
+        what = f"its weights take {needed / 1e9:.1f} GB, and MLX may use {there / 1e9:.1f} GB here"
+        unset = [k for k, v in (("quantize_embeddings", quantize_embeddings), ("quantize", quantize)) if v == "none"]
+        levers = " and ".join(f"model.{key}=affine4" for key in unset)
+        fix = f"train with {levers}" if levers else "take a smaller model"
+        raise ModelError(what, where=name, fix=fix)
 
 
 def complete_config(config: dict[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
+from mlx.utils import tree_flatten
 
 from mlx_gemma.errors import ModelError
 from mlx_gemma.gemma4 import nf4
@@ -66,6 +67,26 @@ def quantise(model: nn.Module, projections: str = "none", embeddings: str = "non
     Cost: memory for the result and the largest weight (and what it was cast from after loading, on a CPU), and twenty
     times nf4.QUANTISED_AT_ONCE weights at most; a pass over the weights.
     """
+    jobs = _jobs(model, projections, embeddings)
+    for path, parent, name, mode in jobs:
+        _check(path, parent[name], mode, where)
+    for _, parent, name, mode in jobs:
+        parent[name] = _small(parent[name], mode)
+        mx.clear_cache()  # or the dense weights' buffers would stay with the allocator
+
+
+def bytes_after(model: nn.Module, projections: str = "none", embeddings: str = "none") -> int:
+    """Bytes of the model's weights once `quantise` is done; nothing is computed."""
+    total: int = sum(v.nbytes for _, v in tree_flatten(model.parameters()))
+    for _, parent, name, mode in _jobs(model, projections, embeddings):
+        if mode in MODES and isinstance(parent[name], nn.Linear | nn.Embedding):
+            weight = parent[name].weight
+            total += int(weight.size * (MODES[mode].bits / 8 + weight.dtype.size / MODES[mode].group)) - weight.nbytes
+    return total
+
+
+def _jobs(model: nn.Module, projections: str, embeddings: str) -> list[tuple[str, Any, str, str]]:
+    """(path, parent, name, mode) of every module that is to be replaced."""
     text = getattr(model, "language_model", model).model
     jobs: list[tuple[str, Any, str, str]] = []
     if projections != "none":
@@ -75,11 +96,7 @@ def quantise(model: nn.Module, projections: str = "none", embeddings: str = "non
                 jobs += [(f"layers.{i}.{part}.{name}", layer[part], name, projections) for name in held]
     if embeddings != "none":
         jobs += [(name, text, name, embeddings) for name in EMBEDDINGS if isinstance(text.get(name), nn.Module)]
-    for path, parent, name, mode in jobs:
-        _check(path, parent[name], mode, where)
-    for _, parent, name, mode in jobs:
-        parent[name] = _small(parent[name], mode)
-        mx.clear_cache()  # or the dense weights' buffers would stay with the allocator
+    return jobs
 
 
 def _check(path: str, module: nn.Module, mode: str, where: str) -> None:

@@ -4,7 +4,8 @@ A YAML file with the keys of schema.py; every key can be overridden with `--set 
 exist are refused.
 """
 
+from mlx_gemma.recipe.keys import Key, known_keys
 from mlx_gemma.recipe.read import Resolved, read_recipe
-from mlx_gemma.recipe.schema import AdapterSection, Recipe, TrainSection, known_keys
+from mlx_gemma.recipe.schema import AdapterSection, Recipe, TrainSection
 
-__all__ = ["AdapterSection", "Recipe", "Resolved", "TrainSection", "known_keys", "read_recipe"]
+__all__ = ["AdapterSection", "Key", "Recipe", "Resolved", "TrainSection", "known_keys", "read_recipe"]

@@ -13,9 +13,11 @@ import yaml
 from pydantic import ValidationError
 
 from mlx_gemma.errors import RecipeError
-from mlx_gemma.recipe.schema import Recipe, known_keys
+from mlx_gemma.recipe.keys import known_keys, yaml_value
+from mlx_gemma.recipe.schema import Recipe
 
 NULL = "tag:yaml.org,2002:null"
+SEE = "see mlx-gemma lora --keys"
 
 
 class Loader(yaml.BaseLoader):
@@ -61,10 +63,6 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def yaml_value(value: Any) -> str:
-    return yaml.safe_dump(value, default_flow_style=True, width=1000).strip().removesuffix("...").strip()
-
-
 def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Resolved:
     """Read, override, and check a recipe.
 
@@ -91,7 +89,7 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Resolved:
     try:
         recipe = Recipe.model_validate(tree)
     except ValidationError as e:
-        raise _recipe_error(e, path) from e
+        raise _recipe_error(e, path, put) from e
     given = flatten(recipe.model_dump(exclude_unset=True))
     return Resolved(recipe, {key: "--set" if f"{key}.".startswith(put) else "file" for key in given})
 
@@ -118,26 +116,34 @@ def _put(tree: dict[str, Any], override: str) -> str:
     for section in sections:
         tree = tree.setdefault(section, {})
         if not isinstance(tree, dict):
-            raise RecipeError(f"{section} in {key} is no section", where="--set", fix="see mlx-gemma lora --keys")
+            raise RecipeError(f"{section} in {key} is no section", where="--set", fix=SEE)
     tree[last] = value
     return key
 
 
-def _recipe_error(e: ValidationError, path: Path) -> RecipeError:
+def _recipe_error(e: ValidationError, path: Path, put: tuple[str, ...]) -> RecipeError:
+    """The first mistake: told at --set where it was made there (`put` has its keys), and with what is allowed."""
     first, known = e.errors()[0], known_keys()
-    place = [str(p) for p in first["loc"]]
+    place, given = [str(p) for p in first["loc"]], first["input"]
+    # Behind the key pydantic names the place in a list, or the member of a union that it tried.
     key = ".".join(place)
+    key = next((k for k in known if key.startswith(f"{k}.")), key)
+    where = "--set" if f"{key}.".startswith(put) else path
+    message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         same = [k for k in known if k.rsplit(".", 1)[-1] == place[-1]]
         near = same or difflib.get_close_matches(key, known, 1, 0.5)
-        return RecipeError(
-            f"unknown key {key}", where=path, fix=f"did you mean {near[0]}?" if near else "see mlx-gemma lora --keys"
-        )
-    # Behind the key pydantic names the place in a list, or the member of a union that it tried.
-    key = next((k for k in known if key.startswith(f"{k}.")), key)
-    fix = known.get(key) or "see mlx-gemma lora --keys"
+        fix = f"did you mean {near[0]}?" if near else SEE
+        return RecipeError(f"unknown key {key}", where=where, fix=fix)
     if first["type"] == "missing":
-        return RecipeError(f"{key} is missing", where=path, fix=fix)
-    message = first["msg"].removeprefix("Value error, ")
-    given = "" if isinstance(first["input"], dict) else f", not {repr(first['input'])[:80]}"
-    return RecipeError(f"{key}: {message}{given}" if key else message, where=path, fix=fix)
+        return RecipeError(f"{key} is missing", where=where, fix=known[key].consequence if key in known else SEE)
+    if key not in known and message != first["msg"]:  # keys that contradict each other
+        both = f"{path} and --set" if put else path
+        return RecipeError(f"{key}: {message}" if key else message, where=both, fix=SEE)
+    what = f"{key} cannot be {'null' if given is None else repr(given)[:80]}"
+    if key not in known:
+        return RecipeError(what, where=where, fix=f"it is a section of keys, {SEE}")
+    fix = message if message != first["msg"] else f"give {known[key].allowed}"
+    if where == "--set" and "," in str(given) and not known[key].allowed.startswith("a list"):
+        fix += "; to compare several values use mlx-gemma sweep"
+    return RecipeError(what, where=where, fix=fix)

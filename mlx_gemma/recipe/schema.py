@@ -1,4 +1,4 @@
-"""The sections and keys of a recipe. A key's consequence is its description, which `lora --keys` prints."""
+"""The sections and keys of a recipe. A key's consequence is its docstring; keys.py reads it."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class AdapterSection(Section):
     """share of the adapter's input set to zero in training, against overfitting"""
     targets: tuple[Target, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
     """projections of the text decoder that get an adapter; k_proj and v_proj exist only below the K/V-shared layers"""
-    layers: int | Literal["all"] = "all"
+    layers: Count | Literal["all"] = "all"
     """all, or how many counted from the last; E2B's last 20 share their K/V: 20 or fewer train no k_proj, v_proj"""
 
     @field_validator("targets")
@@ -63,21 +63,14 @@ class AdapterSection(Section):
             raise ValueError("give at least one target, each once")
         return targets
 
-    @field_validator("layers")
-    @classmethod
-    def _some_layer(cls, layers: int | str) -> int | str:
-        if isinstance(layers, int) and layers < 1:
-            raise ValueError("give all, or at least 1")
-        return layers
-
 
 class DataSection(Section):
     train: str
     """a JSONL or Parquet file, a folder, or hf://owner/name[/file]; relative paths start at the working directory"""
     valid: str | None = None
-    """held-out rows for the validation loss; none: no validation"""
+    """held-out rows for the validation loss; null: no validation"""
     regression: str | None = None
-    """rows of what must not be lost: their loss is measured before and after; none: not measured"""
+    """rows of an ability that must not get worse: their loss is measured before and after; null: not measured"""
     turns: Literal["all", "last"] = "all"
     """train on all of the model's turns, or only on the last one"""
     limit: Count | None = None
@@ -112,9 +105,10 @@ class TrainSection(Section):
     steps: Count | None = None
     """updates; give this or epochs"""
     checkpointing: bool = False
-    """recompute each layer in the backward pass: about 1.3 times the time, under half the memory"""
+    """recompute each layer in the backward pass: about half the activations' memory for about half more time
+    (docs/training.md)"""
     seed: int = Field(0, ge=0, lt=2**64)
-    """of the adapter's initial weights, the order of rows and dropout"""
+    """seed of the initial adapter weights, of the row order, of dropout and of data.limit's choice"""
 
     @model_validator(mode="after")
     def _one_length(self) -> TrainSection:
@@ -129,7 +123,7 @@ class ValidSection(Section):
     keep: Literal["best", "last"] = "best"
     """which adapter the run ends with: of the lowest validation loss, or of the last update"""
     patience: Count | None = None
-    """stop after so many measurements without a new lowest loss; none: never"""
+    """stop after so many measurements without a new lowest loss; null: never"""
 
 
 class CheckpointSection(Section):
@@ -148,7 +142,8 @@ class Recipe(Section):
     validation: ValidSection = ValidSection()
     checkpoint: CheckpointSection = CheckpointSection()
     report_to: Literal["none", "trackio", "wandb", "tensorboard"] = "none"
-    """also send the metrics to a tracker, which must be installed"""
+    """also send the metrics to a tracker, which must be installed; to look: trackio show; wandb's project
+    mlx-gemma; tensorboard --logdir runs/NAME (needs the tensorboard package)"""
     output: str
     """the run folder; it must not hold a finished run"""
 
@@ -164,15 +159,3 @@ class Recipe(Section):
         if self.adapter.kind != "lora" and self.train.lora_plus != 1:
             raise ValueError("train.lora_plus needs adapter.kind lora")
         return self
-
-
-def known_keys(model: type[BaseModel] = Recipe, prefix: str = "") -> dict[str, str]:
-    """Every key with its consequence."""
-    keys: dict[str, str] = {}
-    for name, field in model.model_fields.items():
-        inner = field.annotation
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
-            keys |= known_keys(inner, f"{prefix}{name}.")
-        else:
-            keys[f"{prefix}{name}"] = field.description or ""
-    return keys

@@ -57,7 +57,7 @@ def _adapter(resolved: Resolved, ready: Prepared) -> Iterator[str]:
     if not low <= scale <= high:
         yield (
             f"the adapter's scale is {scale:.3g}, where {low:g} to {high:.3g} is usual; set adapter.alpha to about "
-            f"{2 * a.rank} (mlx-lm's scale is this product itself, not an alpha)"
+            f"{2 * a.rank} (to copy a scale from mlx-lm, set adapter.alpha = scale x rank)"
         )
     elif a.alpha == MLX_LM_SCALE and _given(resolved, "adapter.alpha"):
         yield (
@@ -92,6 +92,8 @@ def _rate(resolved: Resolved, ready: Prepared) -> Iterator[str]:
     elif not _given(resolved, "train.lr"):
         better = {"lion": 2e-5, "muon": 2e-3, "sgd": 1e-1}[t.optimizer]
         yield f"train.lr={t.lr:g} is made for adamw; {t.optimizer} wants about {better:g}, set train.lr"
+    if t.optimizer == "adam" and t.weight_decay:
+        yield "train.weight_decay does nothing with adam; set train.optimizer=adamw"
     if t.lora_plus > 1 and t.optimizer in ("sgd", "muon"):
         yield f"train.lora_plus is derived for adamw's kind of step, not for {t.optimizer}'s; remove one of them"
 
@@ -114,8 +116,14 @@ def _rows(resolved: Resolved, ready: Prepared) -> Iterator[str]:
         )
         yield f"packed rows of {t.length} tokens: attention's time and memory grow with the square of it; {hint}"
     if ready.valid is None:
-        if v.patience is not None:
-            yield "validation.patience never stops a run without validation rows; give data.valid"
+        idle = [
+            k
+            for k in ("every", "keep", "patience")
+            if getattr(v, k) is not None and _given(resolved, f"validation.{k}")
+        ]
+        if idle:
+            names = " and ".join(f"validation.{k}" for k in idle)
+            yield f"{names} {'do' if len(idle) > 1 else 'does'} nothing without validation rows; give data.valid"
         return
     yield from _overlap(split, ready.valid)
 
@@ -126,7 +134,7 @@ def _overlap(train: Split, valid: Split) -> Iterator[str]:
     if same:
         yield (
             f"{len(same)} of {len(valid.examples)} validation rows are also trained, the first is {same[0]}: the "
-            "validation loss will look better than it is; put data.valid's file into filter.contamination"
+            "validation loss will look better than it is; remove these rows from data.train"
         )
 
 

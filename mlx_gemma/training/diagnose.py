@@ -113,11 +113,15 @@ def _overfits(c: Curve) -> Diagnosis | None:
     best = min(near, key=lambda i: float(c.v[i]))
     step = int(c.vstep[best])
     what = (
-        f"overfitting since update {step}: the validation loss was {_nats(c.v[best])} there and ended at "
-        f"{_nats(level[-1])}, while the training loss did not rise"
+        f"since update {step} the validation loss rose from {_nats(c.v[best])} to {_nats(level[-1])}, "
+        "while the training loss did not rise"
     )
-    stop = f"stop near update {step}" if step else "lower train.lr"
-    return Diagnosis("overfitting", what, step, f"{stop}, or add rows or adapter.dropout")
+    advice = (
+        f"train.steps={step} gives about the same in less time; more rows or adapter.dropout may give a better one"
+        if step
+        else "lower train.lr, or add rows or adapter.dropout"
+    )
+    return Diagnosis("overfitting", what, step, advice)
 
 
 def _worse(c: Curve) -> Diagnosis | None:
@@ -162,7 +166,9 @@ def _learns_by_heart(c: Curve) -> Diagnosis | None:
         "rows are learned by heart, because labels are noisy or contradict each other, or because hard rows repeat"
     )
     step = int(c.vstep[since][0])
-    return Diagnosis("noisy labels possible", what, step, "read the rows with mlx-gemma audit; else train fewer epochs")
+    return Diagnosis(
+        "noisy labels possible", what, step, "read a sample of data.train's answers; else train fewer epochs"
+    )
 
 
 def _falls(c: Curve) -> bool:

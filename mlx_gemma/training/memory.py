@@ -34,11 +34,13 @@ def predicted_peak(
         trainable: number of trained parameters.
     """
     weights = sum(v.nbytes for _, v in tree_flatten(text.parameters()))
-    size = text.model.layers[0].input_layernorm.weight.dtype.size
+    size = text.model.per_layer_model_projection.weight.dtype.size  # as computed in: never quantised, never trained
     lengths = [len(e.tokens) for e in examples]
     row = train.length if train.layout == "packed" else None
     shapes = {(len(rows), *shape(examples, rows, row)) for update in epoch(lengths, train, 0) for rows in update}
     most = max(_pass_bytes(text.args, train.checkpointing, adapter, size, *s) for s in shapes)
+    if adapter.kind == "full" and size < 4:
+        most += trainable * size  # float32 masters, cast for each product and kept for its gradient
     own = trainable * 4  # gradients come as activations go
     held = 0 if train.accumulate == 1 else own
     state = trainable * 4 * MOMENTS[train.optimizer]

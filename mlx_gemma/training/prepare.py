@@ -17,6 +17,7 @@ from mlx_gemma.data.audit import Report, audit
 from mlx_gemma.data.formats import Row, read_rows, scan_rows
 from mlx_gemma.errors import DataError
 from mlx_gemma.gemma4 import lora
+from mlx_gemma.gemma4.forward import check_supported
 from mlx_gemma.gemma4.load import Gemma, load
 from mlx_gemma.gemma4.template import ChatTemplate, Example
 from mlx_gemma.recipe import Recipe
@@ -36,10 +37,6 @@ class Split:
     @property
     def targets(self) -> int:
         return sum(e.targets for e in self.examples)
-
-    @property
-    def most_targets(self) -> int:
-        return max(e.targets for e in self.examples)
 
     @property
     def lengths(self) -> np.ndarray:
@@ -75,6 +72,7 @@ def prepare(recipe: Recipe) -> Prepared:
     valid_report = audit(scan_rows(recipe.data.valid, "valid"), recipe.filter) if recipe.data.valid else None
     m = recipe.model
     gemma = load(m.name, revision=m.revision, quantize=m.quantize, quantize_embeddings=m.quantize_embeddings)
+    check_supported(gemma.text, gemma.checkpoint.name)
     mx.random.seed(recipe.train.seed)
     spec = adapter_spec(recipe)
     attached = lora.attach(gemma.model, spec)

@@ -17,7 +17,8 @@ from mlx_gemma.training.diagnose import Diagnosis
 from mlx_gemma.training.prepare import Prepared
 
 METRICS = "metrics.jsonl"
-FREE = ("output", "report_to")  # keys that may change while a run is interrupted: they change no number of it
+# Keys that may change while a run is interrupted: they change no number of it.
+FREE = ("output", "report_to", "checkpoint.every", "checkpoint.keep")
 
 
 @dataclass(frozen=True)

@@ -36,14 +36,16 @@ def test_a_sweep_on_nano(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
     line = next(line for line in shown.out.splitlines() if line.startswith("* "))
     assert " GB " in line
     assert "adapter.layers is 9, the model has 7" in shown.out
+    assert "time is that of updates, without loading and validation" in shown.out
     assert "finished in" not in shown.out  # stdout is the table's
     assert gemma(monkeypatch, *words, "--json") == 1
     again = capsys.readouterr()
     assert "1/2 adapter.layers=all: finished before" in again.err
     rows = json.loads(again.out)["rows"]
-    assert rows[0]["valid_loss"] > 0
+    manifest = json.loads((tmp_path / "runs-sweep" / "adapter.layers=all" / "manifest.json").read_text())
+    assert rows[0]["valid_loss"] == manifest["result"]["valid_loss"] > 0
     assert rows[0]["peak_memory_gb"] > 0
-    assert (tmp_path / "runs" / "adapter.layers=all" / "adapters.safetensors").is_file()
+    assert (tmp_path / "runs-sweep" / "adapter.layers=all" / "adapters.safetensors").is_file()
 
 
 def test_a_sweep_needs_values(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

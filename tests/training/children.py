@@ -29,6 +29,7 @@ from mlx_gemma.gemma4.checkpoint import NANO
 from mlx_gemma.gemma4.template import ChatTemplate
 from mlx_gemma.recipe import Resolved, read_recipe
 from mlx_gemma.training import checkpoint, optimiser
+from mlx_gemma.training.trainer import Trainer
 
 ChatTemplate(NANO)  # makes transformers import what it needs
 
@@ -48,16 +49,23 @@ output: {output}
 
 def write_rows(path: Path, count: int, start: int = 0) -> Path:
     """Rows of different lengths."""
-    with path.open("w", encoding="utf8") as file:
-        for i in range(start, start + count):
-            code = "".join(f"    x = x * {i + j} + {j}\n" for j in range(1 + i % 3))
-            answer = f"```python\ndef f{i}(x):\n{code}    return x\n```"
-            messages = [
-                {"role": "user", "content": f"Write function number {i}."},
-                {"role": "assistant", "content": answer},
-            ]
-            file.write(json.dumps({"messages": messages}) + "\n")
-    return path
+    rows = []
+    for i in range(start, start + count):
+        code = "".join(f"    x = x * {i + j} + {j}\n" for j in range(1 + i % 3))
+        answer = f"```python\ndef f{i}(x):\n{code}    return x\n```"
+        messages = [
+            {"role": "user", "content": f"Write function number {i}."},
+            {"role": "assistant", "content": answer},
+        ]
+        rows.append(json.dumps({"messages": messages}) + "\n")
+    return write(path, "".join(rows))
+
+
+def write(path: Path, text: str) -> Path:
+    """At once: two processes make the same files."""
+    part = path.with_name(f"{path.name}.{os.getpid()}")
+    part.write_text(text, encoding="utf8")
+    return part.replace(path)
 
 
 def recipe(folder: Path, output: str = "run", *overrides: str) -> Resolved:
@@ -66,8 +74,7 @@ def recipe(folder: Path, output: str = "run", *overrides: str) -> Resolved:
         if not (path := folder / f"{name}.jsonl").exists():
             write_rows(path, count, start)
     text = RECIPE.format(train=folder / "train.jsonl", valid=folder / "valid.jsonl", output=folder / output)
-    (folder / "recipe.yaml").write_text(text)
-    return read_recipe(folder / "recipe.yaml", overrides)
+    return read_recipe(write(folder / f"{output}.yaml", text), overrides)  # one for each process that has its own
 
 
 def weights(path: Path) -> dict[str, bytes]:
@@ -174,10 +181,10 @@ def mark(phase: Any) -> None:
         return wrapped
 
     optimiser.Updater.__call__ = during(1, optimiser.Updater.__call__)  # type: ignore[method-assign]
-    loop.Training.mean_loss = during(2, loop.Training.mean_loss)  # type: ignore[method-assign]
+    Trainer.mean_loss = during(2, Trainer.mean_loss)  # type: ignore[method-assign]
     checkpoint.save = during(3, checkpoint.save)
-    loop.Training.save = during(4, loop.Training.save)  # type: ignore[method-assign]
-    loop.Training.finish = during(6, loop.Training.finish)  # type: ignore[method-assign]
+    Trainer.save = during(4, Trainer.save)  # type: ignore[method-assign]
+    Trainer.finish = during(6, Trainer.finish)  # type: ignore[method-assign]
 
 
 TOUCHES = ((os, "fsync"), (os, "replace"), (os, "rename"), (os, "rmdir"), (os, "unlink"), (mx, "save_safetensors"))

@@ -164,7 +164,8 @@ def test_the_boundary_of_overfitting(rise: float, kind: Kind) -> None:
     if kind == "overfitting":
         assert found.step is not None
         assert 60 <= found.step <= 100
-        assert f"since update {found.step}" in found.sentence
+        assert found.sentence.startswith(f"since update {found.step} the validation loss rose from ")
+        assert found.advice.startswith(f"train.steps={found.step} gives about the same")
 
 
 @pytest.mark.parametrize(("level", "kind"), [(0.08, "converged"), (0.2, "noisy labels possible")])

@@ -20,8 +20,9 @@ from mlx.utils import tree_flatten
 
 from mlx_gemma import run
 from mlx_gemma.errors import UserError
-from mlx_gemma.training import batches, loop, optimiser
+from mlx_gemma.training import batches, checkpoint, loop, optimiser
 from mlx_gemma.training.prepare import prepare
+from mlx_gemma.training.trainer import Trainer
 
 PLAIN = ("adapter.dropout=0", "train.accumulate=1", "train.steps=6", "validation.every=3", "data.regression=null")
 SECONDS = 90
@@ -38,7 +39,7 @@ def _rank(rank: int, hosts: Path, log: Path, work: Callable[..., Any], arguments
 
 
 class Pair:
-    """Starts the same work in two processes, and ends both when one has failed, as mlx.launch does."""
+    """Starts the same work in two processes; ends both when one has failed and the other stays, as mlx.launch does."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.count, self.children = folder, 0, []
@@ -61,17 +62,20 @@ class Pair:
         self.children += new
         return new
 
-    def __call__(self, work: Callable[..., Any], *arguments: Any) -> list[int | None]:
-        """Exit statuses."""
+    def __call__(self, work: Callable[..., Any], *arguments: Any, grace: float = 30) -> list[int | None]:
+        """Exit statuses. `grace`: seconds that one has for its own end once the other has failed."""
         pair = self.start(work, *arguments)
         deadline = time.monotonic() + SECONDS
         while any(c.is_alive() for c in pair):
             assert time.monotonic() < deadline, [log.read_text() for log in self.logs if log.exists()]
             if any(c.exitcode for c in pair):
-                time.sleep(0.5)
+                deadline = min(deadline, time.monotonic() + grace)
                 for c in pair:
+                    c.join(max(0, deadline - time.monotonic()))
                     c.kill()
             time.sleep(0.02)
+        for c in pair:
+            c.join()
         return [c.exitcode for c in pair]
 
     def said(self) -> list[str]:
@@ -91,11 +95,11 @@ def update(rank: int, folder: Path, overrides: tuple[str, ...], steps: int, bad:
     """`steps` updates; the adapter, what each update said, and the rows this process saw, into `folder`."""
     resolved = recipe(folder, "unused", *overrides)
     ready = prepare(resolved.recipe)
-    training = loop.Training(ready, resolved, mx.distributed.init())
-    t, updater = resolved.recipe.train, training.updater
+    trainer = Trainer(ready, resolved, mx.distributed.init())
+    t, updater = resolved.recipe.train, trainer.updater
     if bad is not None:
         poison(updater, bad)
-    size = training.group.size()
+    size = trainer.group.size()
     stream = batches.stream(ready.train.examples, t, 0, rank, size)
     said, rows = [], []
     for step in range(steps):
@@ -127,7 +131,7 @@ def train(rank: int, folder: Path, overrides: tuple[str, ...], resume: bool, sto
             signal.raise_signal(signal.SIGINT)
 
     (folder / f"writes-{rank}").touch()
-    opened = Path.open
+    opened, saved = Path.open, mx.save_safetensors
 
     def noted(self: Path, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
         if mode != "r" and "b" not in mode:
@@ -135,8 +139,24 @@ def train(rank: int, folder: Path, overrides: tuple[str, ...], resume: bool, sto
                 file.write(f"{self}\n")
         return opened(self, mode, *args, **kwargs)
 
-    Path.open = noted  # type: ignore[method-assign,assignment]
+    def written(path: str, *args: Any, **kwargs: Any) -> None:
+        with opened(folder / f"writes-{rank}", "a") as file:
+            file.write(f"{path}\n")
+        saved(path, *args, **kwargs)
+
+    Path.open, mx.save_safetensors = noted, written  # type: ignore[method-assign,assignment]
     loop.train(resolved, resume=resume, report=report)
+
+
+def train_with_a_slow_disk(rank: int, folder: Path) -> None:
+    plain = checkpoint.save
+
+    def save(*args: Any) -> None:
+        time.sleep(3)
+        plain(*args)
+
+    checkpoint.save = save
+    train(rank, folder, (*PLAIN, "checkpoint.every=100"), False, (1, 2))
 
 
 def read(folder: Path, name: str) -> Any:
@@ -231,6 +251,12 @@ def test_ctrl_c_on_one_stops_both_and_resume_goes_on(pair: Pair, tmp_path: Path)
     assert lines(folder) == lines(whole)
 
 
+def test_all_wait_until_the_first_has_saved(pair: Pair, tmp_path: Path) -> None:
+    """A launcher ends all when one ends."""
+    pair(train_with_a_slow_disk, tmp_path, grace=0.1)
+    assert [p.name for p in run.checkpoints(tmp_path / "two")] == ["000003"]
+
+
 def elsewhere(rank: int, folder: Path, overrides: tuple[str, ...], other: tuple[str, ...]) -> None:
     loop.train(recipe(folder, f"disk{rank}", *overrides, *(other if rank else ())), resume=True)
 
@@ -244,7 +270,7 @@ def test_machines_that_do_not_begin_with_the_same_are_refused(pair: Pair, tmp_pa
     with pytest.raises(RuntimeError, match="stop"):
         loop.train(recipe(tmp_path, "disk0", *PLAIN), report=stop_at_3)
     state = tmp_path / "disk0" / "checkpoints" / "000002"
-    assert pair(elsewhere, tmp_path, PLAIN, ()) != [0, 0]
+    assert pair(elsewhere, tmp_path, PLAIN, (), grace=0.5) != [0, 0]
     assert "the number of machines has changed since this checkpoint" in pair.said()[0]
     assert state.exists()
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from mlx_gemma.gemma4 import lora
+from mlx_gemma.gemma4.quantise import quantise
 from mlx_gemma.gemma4.template import Example
 from mlx_gemma.recipe import AdapterSection, TrainSection
 from mlx_gemma.training.batches import stream, updates_in
@@ -60,13 +61,34 @@ MIXED, PROMPTS, ANSWERS = ((60, 200), (30, 300)), ((300, 600), (30, 150)), ((1, 
         ({}, {"batch": 2, "accumulate": 2}, {"rank": 64}, ((20, 60), (20, 60))),
         ({}, {"batch": 3}, {"rank": 8, "kind": "dora"}, MIXED),
         ({}, {"batch": 3, "lr": 1e-5}, {"kind": "full"}, MIXED),
+        ({}, {"batch": 3, "optimizer": "adafactor"}, {"rank": 64}, MIXED),
+        ({}, {"batch": 3, "optimizer": "lion"}, {"rank": 64}, MIXED),
     ],
     ids=str,
 )
 def test_the_peak_is_predicted(
     sizes: dict[str, Any], train: dict[str, Any], adapter: dict[str, Any], mix: tuple[tuple[int, int], tuple[int, int]]
 ) -> None:
-    model, examples = small_e2b(**sizes), documents(*mix)
+    check(small_e2b(**sizes), train, adapter, documents(*mix))
+
+
+@pytest.mark.parametrize(
+    ("quantize", "embeddings"), [("affine4", "none"), ("nf4", "none"), ("none", "affine4"), ("affine8", "affine8")]
+)
+def test_the_peak_on_a_quantised_base(quantize: str, embeddings: str) -> None:
+    model = small_e2b(hidden_size_per_layer_input=64)
+    quantise(model, quantize, embeddings)
+    check(model, {"batch": 3}, {"rank": 8}, documents(*MIXED))
+
+
+def test_the_peak_of_full_training_in_bfloat16() -> None:
+    """Masters in float32, activations and their products in bfloat16."""
+    model = small_e2b()
+    model.set_dtype(mx.bfloat16)
+    check(model, {"batch": 2, "lr": 1e-5}, {"kind": "full"}, documents((20, 60), (20, 60)))
+
+
+def check(model: Any, train: dict[str, Any], adapter: dict[str, Any], examples: list[Example]) -> None:
     section, recipe = AdapterSection(**adapter), TrainSection(epochs=1, **train)
     spec = lora.AdapterSpec(section.rank, 2.0 * section.rank, 0.0, TARGETS, kind=section.kind)
     attached = lora.attach(model, spec)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import mlx.core as mx
 import pytest
 from mlx.utils import tree_flatten
 
-from mlx_gemma.errors import RecipeError
+from mlx_gemma.errors import ModelError, RecipeError
 from mlx_gemma.gemma4 import lora
+from mlx_gemma.gemma4.forward import check_supported
 from mlx_gemma.gemma4.template import Example
 from mlx_gemma.recipe import read_recipe
 from mlx_gemma.training.memory import predicted_peak
@@ -73,6 +75,17 @@ def test_the_recipe_says_the_memory_that_is_predicted(name: str, longest: int, t
     said = re.search(r"[Pp]eak memory: about\s(?:# )?(\d+) GB", (RECIPES / f"{name}.yaml").read_text())
     assert said
     assert round((peak - saved) / 1e9) == int(said[1])
+
+
+@pytest.mark.parametrize(
+    "changed", [{"hidden_size_per_layer_input": 0}, {"attention_k_eq_v": True}, {"enable_moe_block": True}]
+)
+def test_other_sizes_of_gemma_4_are_refused(changed: dict[str, Any]) -> None:
+    from mlx_lm.models.gemma4_text import ModelArgs
+
+    with pytest.raises(ModelError, match=r"some/model: this Gemma 4 has .*; train google/gemma-4-E2B-it"):
+        check_supported(SimpleNamespace(args=ModelArgs(**changed)), "some/model")
+    check_supported(SimpleNamespace(args=ModelArgs()))
 
 
 @pytest.mark.parametrize("layers", [1, 16, 20])

@@ -12,11 +12,11 @@ import mlx.core as mx
 import pytest
 
 import mlx_gemma
-from mlx_gemma import run
+from mlx_gemma import platform, run
 from mlx_gemma.errors import UserError
 from mlx_gemma.gemma4.load import load
 from mlx_gemma.recipe import Resolved, read_recipe
-from mlx_gemma.training import batches, loop, plan
+from mlx_gemma.training import batches, loop, optimiser, plan, trainer
 from mlx_gemma.training.loss import summed_loss
 from mlx_gemma.training.prepare import prepare
 
@@ -99,12 +99,12 @@ def test_without_validation_there_is_none(rows: Path) -> None:
 
 def scripted(monkeypatch: pytest.MonkeyPatch, losses: list[float]) -> None:
     """Validation losses as given, one after another; other splits are measured."""
-    measure, left = loop.mean_loss, iter(losses)
+    measure, left = trainer.mean_loss, iter(losses)
 
     def mean_loss(ready: Any, split: Any, *rest: Any) -> float:
         return next(left) if split is ready.valid else measure(ready, split, *rest)
 
-    monkeypatch.setattr(loop, "mean_loss", mean_loss)
+    monkeypatch.setattr(trainer, "mean_loss", mean_loss)
 
 
 CONSTANT = ("validation.every=1", "train.schedule=constant", "train.warmup=0")  # so that updates know no end
@@ -242,13 +242,6 @@ def test_predicted_memory_is_near_what_is_measured(rows: Path) -> None:
     assert 0.85 < predicted / measured < 1.15
 
 
-def test_a_machine_too_small_is_told_before_training(rows: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe = resolved(rows)
-    monkeypatch.setattr(plan.platform, "memory_bytes", lambda: 10**6)
-    with pytest.raises(UserError, match=r"this machine has 0.0 GB; .*lower train.batch"):
-        plan.check_memory(plan.plan(recipe, prepare(recipe.recipe)))
-
-
 def test_a_finished_run_is_not_overwritten(rows: Path) -> None:
     mlx_gemma.train(resolved(rows, "train.steps=1"))
     with pytest.raises(UserError, match="holds a finished run"):
@@ -266,12 +259,18 @@ def test_a_full_disk_and_an_interruption_leave_no_finished_run(rows: Path, monke
     def full(*args: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(loop, "plot_losses", full)
+    monkeypatch.setattr(trainer, "plot_losses", full)
     with pytest.raises(UserError, match="the disk is full"):
         mlx_gemma.train(resolved(rows))
     with pytest.raises(UserError, match="no finished run here"):
         run.read_manifest(rows.parent / "run")
     monkeypatch.undo()
+    seen: list[loop.Progress] = []
+    folder = mlx_gemma.train(resolved(rows), report=seen.append, resume=True)  # the last update was saved
+    assert not seen
+    whole = mlx_gemma.train(resolved(rows, f"output={rows.parent / 'whole'}"))
+    assert same(weights_of(folder), weights_of(whole))
+    (folder / run.MANIFEST).unlink()
 
     def interrupted(progress: loop.Progress) -> None:
         raise KeyboardInterrupt
@@ -284,15 +283,24 @@ def test_a_full_disk_and_an_interruption_leave_no_finished_run(rows: Path, monke
 
 def test_a_disk_that_is_full_while_the_adapter_is_saved(rows: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # mlx tells it as RuntimeError, not OSError.
-    def full(*args: object, **kwargs: object) -> None:
-        raise RuntimeError("[write] Unable to write 4096 bytes to file.")
+    plain, fits = mx.save_safetensors, 0
+
+    def full(*args: Any, **kwargs: Any) -> None:
+        nonlocal fits
+        fits -= 1
+        if fits < 0:
+            raise RuntimeError("[write] Unable to write 4096 bytes to file.")
+        plain(*args, **kwargs)
 
     monkeypatch.setattr(mx, "save_safetensors", full)
     with pytest.raises(UserError, match=r"update 1 cannot be saved: .*; free space"):
         mlx_gemma.train(resolved(rows, "train.steps=1", "validation.every=1"))
-    with pytest.raises(UserError, match="the adapter cannot be written"):
+    fits = 2  # the last checkpoint's two
+    with pytest.raises(UserError, match=r"the adapter cannot be written.*--resume"):
         mlx_gemma.train(resolved(rows, "train.steps=1", "validation.keep=last"))
     assert not [p for p in (rows.parent / "run").iterdir() if "adapter" in p.name or "part" in p.name]
+    fits = 99
+    mlx_gemma.train(resolved(rows, "train.steps=1", "validation.keep=last"), resume=True)
 
 
 def test_an_interrupted_run_does_not_keep_the_weights_of_another(rows: Path) -> None:
@@ -308,10 +316,61 @@ def test_an_interrupted_run_does_not_keep_the_weights_of_another(rows: Path) -> 
 
 
 def test_a_run_that_diverges_fails_and_says_so(rows: Path) -> None:
+    with pytest.raises(UserError, match=r"the loss of the 12 rows from .*rows.jsonl:1 on is not finite; .*train.lr"):
+        mlx_gemma.train(resolved(rows, "train.lr=1e30", "train.warmup=0"))
+    assert not (rows.parent / "run" / run.MANIFEST).exists()
+
+
+def broken_at(monkeypatch: pytest.MonkeyPatch, *steps: int) -> None:
+    """The gradients of these updates, counted from 0, are NaN."""
+    plain = optimiser.Updater.gradient
+
+    def gradient(self: Any, batch: Any, number: int = 0) -> Any:
+        value, grads = plain(self, batch, number)
+        return (value * float("nan") if self.step in steps else value), grads
+
+    monkeypatch.setattr(optimiser.Updater, "gradient", gradient)
+
+
+def test_a_last_update_that_is_skipped_costs_nothing_else(rows: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken_at(monkeypatch, 3)
     seen: list[loop.Progress] = []
-    with pytest.raises(UserError, match="diverged"):
-        mlx_gemma.train(resolved(rows, "train.lr=1e30", "train.warmup=0"), report=seen.append)
-    assert any(p.skipped and "rows.jsonl:" in p.skipped for p in seen)
-    lines = (rows.parent / "run" / "metrics.jsonl").read_text().splitlines()
-    assert "NaN" not in "".join(lines)
-    assert json.loads(lines[-1])["loss"] is None
+    folder = mlx_gemma.train(resolved(rows, "validation.keep=last"), report=seen.append)
+    assert "rows.jsonl:" in (seen[-1].skipped or "")
+    result = run.read_manifest(folder)["result"]
+    assert (result["steps"], result["skipped"]) == (4, 1)
+    text = (folder / "metrics.jsonl").read_text()
+    assert "NaN" not in text
+    assert json.loads(text.splitlines()[-1])["loss"] is None
+
+
+def test_a_run_without_one_finite_update_fails(rows: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken_at(monkeypatch, 0, 1)
+    with pytest.raises(UserError, match=r"no update had a finite loss and gradient; the last held .*rows.jsonl:\d+"):
+        mlx_gemma.train(resolved(rows, "train.steps=2"))
+    assert not (rows.parent / "run" / run.MANIFEST).exists()
+
+
+def test_a_kill_before_the_recipe_was_written_locks_nothing(rows: Path) -> None:
+    folder = rows.parent / "run"
+    folder.mkdir()
+    (folder / f"{run.PART}recipe.yaml").write_text("half")
+    mlx_gemma.train(resolved(rows, "train.steps=1"), resume=True)
+    assert not list(folder.glob(f"{run.PART}*"))
+
+
+def test_what_does_not_fit_is_refused_with_the_levers_left(rows: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = resolved(rows, "train.checkpointing=true")
+    monkeypatch.setattr(platform, "memory_bytes", lambda: 20_000_000)  # nano's weights are 11 MB
+    with pytest.raises(UserError, match=r"needs about 0.\d GB, and MLX may use 0.0 GB here; set (.*)") as refused:
+        mlx_gemma.train(recipe)
+    assert not (rows.parent / "run").exists()
+    assert refused.value.fix == (
+        "set model.quantize_embeddings=affine4, model.quantize=affine4, train.batch=1 with train.accumulate=4"
+    )
+    monkeypatch.setattr(platform, "memory_bytes", lambda: 10_000_000)
+    with pytest.raises(
+        UserError, match=r"nano: its weights take 0.0 GB, and MLX may use 0.0 GB here; train with model"
+    ):
+        mlx_gemma.train(recipe)
+    load("nano", quantize="affine8")  # fits
