@@ -18,7 +18,7 @@ from mlx_gemma.decode.sample import Sampling
 from mlx_gemma.gemma4.layers import head
 from mlx_gemma.gemma4.load import Gemma, load
 from mlx_gemma.gemma4.template import Example
-from mlx_gemma.interop import hf
+from mlx_gemma.interop.export import export
 from mlx_gemma.training.batches import collate
 from mlx_gemma.training.loss import summed_loss
 
@@ -88,8 +88,8 @@ def test_text_only_is_the_multimodal_decoder(models: Models, tmp_path: Path, nam
 def test_merged_is_adapted(models: Models, tmp_path: Path, name: str) -> None:
     """In a float32 checkpoint nothing is rounded, so merging changes only the order of sums."""
     gemma, tokens = random_adapter(models(name), tmp_path / "run"), random_tokens(60)
-    done = hf.export(tmp_path / "run", tmp_path / "out")
-    assert np.abs(our_logits(load(str(done.folder)), tokens) - our_logits(gemma, tokens)).max() < 1e-3
+    done = export(tmp_path / "run", "hf", tmp_path / "out")
+    assert np.abs(our_logits(load(str(done.path)), tokens) - our_logits(gemma, tokens)).max() < 1e-3
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -22,20 +22,20 @@ def command(run: Path, to: str, out: Path | None, base: str | None) -> None:
     Merged in float32, saved in the base's dtype; every other tensor and file of the base is carried over untouched. The
     result is loaded again and compared with base and adapter before the command reports success.
     """
-    from mlx_gemma.interop import hf
+    from mlx_gemma.interop.export import export
 
     console = options.console()
     with console.status("merging and comparing"):
-        done = hf.export(run, out or run / to, base=base)
-    console.print(f"{done.folder}: {done.merged} tensors merged, {done.bytes / 1e6:.1f} MB")
-    share = done.mean_difference / max(done.mean_effect, 1e-12)
+        done = export(run, to, out, base=base)
+    console.print(f"{done.path}: {len(done.changes)} tensors merged, {done.bytes / 1e6:.1f} MB")
+    share = done.gap.mean / max(done.effect, 1e-12)
     console.print(
         f"verified by loading it again: rounding is {share:.1%} of the adapter's effect on the logits "
-        f"(mean {done.mean_difference:.1e} of {done.mean_effect:.1e}; half would be refused)"
+        f"(mean {done.gap.mean:.1e} of {done.effect:.1e}; half would be refused)"
     )
-    if done.mean_quantised is not None:
-        share = done.mean_quantised / max(done.mean_effect, 1e-12)
+    if done.moved is not None:
+        share = done.moved / max(done.effect, 1e-12)
         console.print(
             "trained on a quantised base, merged into the full-precision one: that moves the logits by "
-            f"{share:.1%} of the adapter's effect (mean {done.mean_quantised:.1e})"
+            f"{share:.1%} of the adapter's effect (mean {done.moved:.1e})"
         )

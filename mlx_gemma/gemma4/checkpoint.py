@@ -16,10 +16,20 @@ from typing import Any
 from mlx_gemma.digest import digest_files, digest_json
 from mlx_gemma.errors import ModelError
 from mlx_gemma.gemma4 import headers
+from mlx_gemma.gemma4.names import place
 
 NANO = Path(__file__).parents[1] / "nano"
 MODEL_TYPES = ("gemma4", "gemma4_text")
 WEIGHTS = "model*.safetensors"  # what mlx-lm's loader reads
+STRUCTURE = (  # what shapes do not tell
+    "final_logit_softcapping",
+    "layer_types",
+    "num_attention_heads",
+    "num_kv_shared_layers",
+    "rms_norm_eps",
+    "rope_parameters",
+    "sliding_window",
+)
 WANTED = ["*.json", "*.jinja", "*.safetensors"]
 
 
@@ -66,15 +76,18 @@ class Checkpoint:
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 over the text decoder's configuration and every tensor's name, dtype and shape.
+        """sha256 over the text decoder's structure and its tensors' places, dtypes and shapes.
 
-        Tells sizes, classes and precisions apart in milliseconds, but not two trainings of one model, as `digest` does.
+        Tells sizes and precisions apart in milliseconds, but not two trainings of one model, as `digest` does. The
+        multimodal class and the text-only one have the same: an adapter of one fits the other.
 
         Raises:
             ModelError: a weight file that is none.
         """
-        held = {n: t for file in sorted(self.folder.glob(WEIGHTS)) for n, t in headers.tensors(file).items()}
-        return digest_json([self.text_config, {name: [t.dtype, t.shape] for name, t in held.items()}])
+        held = {place(n): t for file in sorted(self.folder.glob(WEIGHTS)) for n, t in headers.tensors(file).items()}
+        config = self.text_config
+        structure = {key: config.get(key) for key in STRUCTURE}
+        return digest_json([structure, {name: [t.dtype, t.shape] for name, t in held.items() if name}])
 
 
 def read_json(path: Path) -> dict[str, Any]:

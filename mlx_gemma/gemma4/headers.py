@@ -42,3 +42,10 @@ def tensors(file: Path) -> dict[str, Tensor]:
     except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as e:
         raise ModelError(f"no readable safetensors file: {e}", where=file, fix="download the checkpoint again") from e
     return found
+
+
+def metadata(file: Path) -> dict[str, str] | None:
+    """The text that a safetensors file carries beside its tensors, None if it has none; `tensors` checks the file."""
+    with file.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        return dict(found) if (found := json.loads(stream.read(length)).get("__metadata__")) else None

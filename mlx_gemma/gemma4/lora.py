@@ -22,6 +22,7 @@ from mlx_gemma.errors import ModelError, RecipeError
 from mlx_gemma.gemma4 import places
 from mlx_gemma.gemma4.adapters import LoRALinear
 from mlx_gemma.gemma4.checkpoint import Checkpoint
+from mlx_gemma.gemma4.names import layer_place
 
 WEIGHTS, CONFIG = "adapters.safetensors", "adapter_config.json"
 PLACES = {
@@ -53,11 +54,13 @@ class AdapterSpec:
         return self.alpha / (self.rank**0.5 if self.rslora else self.rank)
 
     def mlx_lm_config(self) -> dict[str, Any]:
-        """adapter_config.json's part that mlx-lm reads."""
+        """adapter_config.json's part that mlx-lm reads, and `rslora`, which PEFT's form tells apart."""
         keys = sorted(PLACES[t] for t in self.targets)
         parameters = {"rank": self.rank, "scale": self.scale, "dropout": self.dropout, "keys": keys}
         config = {"fine_tune_type": self.kind, "num_layers": self.layers or -1}
-        return config if self.kind == "full" else config | {"lora_parameters": parameters}
+        if self.kind == "full":
+            return config
+        return config | {"lora_parameters": parameters} | ({"rslora": True} if self.rslora else {})
 
 
 @dataclass(frozen=True)
@@ -146,7 +149,9 @@ def save_adapter(model: nn.Module, folder: Path, spec: AdapterSpec, base: dict[s
         with run.whole(folder / WEIGHTS) as part:
             mx.save_safetensors(str(part), parameters, metadata={"format": "mlx"})
     except RuntimeError as e:  # mlx tells a full disk so
-        raise ModelError(f"the adapter cannot be written: {e}", where=folder, fix="free space and train again") from e
+        raise ModelError(
+            f"the adapter cannot be written: {e}", where=folder, fix="free space; a run goes on with --resume"
+        ) from e
     recorded = {"model": base["name"]} | {k: v for k, v in base.items() if k != "name"}
     run.write_json(folder / CONFIG, spec.mlx_lm_config() | recorded)
 
@@ -205,7 +210,9 @@ def check_base(folder: Path, checkpoint: Checkpoint) -> None:
 
 
 def load_adapter(model: nn.Module, folder: Path) -> None:
-    """Attach an adapter, frozen. Every tensor must find its place, and every place its tensor.
+    """Attach an adapter, frozen, of the multimodal class or the text-only one, whichever the model is.
+
+    Every tensor must find its place, and every place its tensor.
 
     Raises:
         ModelError: the adapter belongs to another model, or is damaged.
@@ -218,6 +225,8 @@ def load_adapter(model: nn.Module, folder: Path) -> None:
     except RuntimeError as e:
         raise ModelError(f"unreadable {WEIGHTS}: {e}", where=folder, fix="train or copy the adapter again") from e
     layers = max(config["num_layers"], 0) or None
+    prefix = "language_model.model." if "language_model" in model else "model."
+    weights = {prefix + found if (found := layer_place(k)) else k: v for k, v in weights.items()}
     if config["fine_tune_type"] == "full":
         held, wanted = dict(tree_flatten(model.parameters())), set(places.layer_parameters(model, layers))
     else:

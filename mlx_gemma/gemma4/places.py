@@ -10,6 +10,7 @@ from mlx.utils import tree_flatten, tree_unflatten
 
 from mlx_gemma.errors import RecipeError
 from mlx_gemma.gemma4.adapters import DoRALinear, LoRALinear, make_master
+from mlx_gemma.gemma4.names import layer_place
 from mlx_gemma.gemma4.nf4 import NF4Linear
 
 QUANTISED = (nn.QuantizedLinear, NF4Linear)
@@ -31,12 +32,16 @@ def wrap(
 ) -> None:
     """Put adapters on the modules of these names (`self_attn.q_proj`) in the last so many layers; all if None.
 
-    Without names every linear module of a layer gets one, as mlx-lm has it.
+    Without names every linear module of a layer gets one; a full name (`model.layers.3.mlp.up_proj`, of either class)
+    means that layer's alone: both as mlx-lm has it.
     """
     cls = {"lora": LoRALinear, "dora": DoRALinear}[kind]
-    for layer in _chosen(model, layers):
+    wanted = None if keys is None else {layer_place(key) or key for key in keys}
+    chosen = _chosen(model, layers)
+    for number, layer in enumerate(chosen, len(model.layers) - len(chosen)):
         linear = [(k, m) for k, m in layer.named_modules() if isinstance(m, (nn.Linear, *QUANTISED))]
-        wrapped = [(k, cls(m, rank, scale, dropout)) for k, m in sorted(linear) if keys is None or k in keys]
+        here = [(k, m) for k, m in sorted(linear) if wanted is None or wanted & {k, f"layers.{number}.{k}"}]
+        wrapped = [(k, cls(m, rank, scale, dropout)) for k, m in here]
         layer.update_modules(tree_unflatten(wrapped))
 
 

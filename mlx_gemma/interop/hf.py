@@ -1,135 +1,88 @@
-"""Export to Hugging Face form: the source checkpoint again, with the adapter in its weights.
+"""Hugging Face form: the source checkpoint again, with the adapter in its weights.
 
 The adapter is grafted into the source's own files, so class, tensor names, shards, towers, dead K/V tensors, tokenizer,
 template and configs are the source's, and transformers loads the result as it loads the source. (A folder in mlx-lm's
-own naming, as mlx_lm.fuse writes it, is loaded by transformers with random weights and no error.)
+own naming, as mlx_lm.fuse writes it, is loaded by transformers with random weights and no error.) `text_only` takes the
+text decoder out of a multimodal checkpoint, as Gemma4ForCausalLM.
 """
 
 from __future__ import annotations
 
+import json
+import math
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from mlx_gemma.errors import ModelError, UserError
-from mlx_gemma.gemma4 import lora
-from mlx_gemma.gemma4.checkpoint import WEIGHTS, Checkpoint, find
-from mlx_gemma.gemma4.headers import tensors
+import numpy as np
+
+from mlx_gemma.gemma4 import headers
+from mlx_gemma.gemma4.checkpoint import Checkpoint
 from mlx_gemma.gemma4.load import load
-from mlx_gemma.interop import verify
-from mlx_gemma.interop.merge import Adapter, merge_file, place_of, read_adapter
-from mlx_gemma.run import disk_errors
+from mlx_gemma.gemma4.names import place
+from mlx_gemma.interop.export import Form, Job
+from mlx_gemma.interop.stream import FLOATS, Piece, pieces, weight_files, write_safetensors
+from mlx_gemma.run import write_json
 
-# Mean logit difference that is accepted, in standard deviations of the logits. Measured on nano and on random E2B- and
-# E4B-like models (ill conditioned, so an upper bound): float32 sources 3e-6; bfloat16 sources 2e-2 computed in float32
-# (rounding of the merged weights), 6e-2 in bfloat16. An adapter that moved each weight by 20 % made 0.2 to 1.0.
-TOLERANCE = {"F32": 1e-4, "F16": 0.1, "BF16": 0.1}
-MOST_OF_EFFECT = 0.5  # a merge that did nothing is off by the whole effect, however small that is
 KEPT = ("*.json", "*.jinja", "*.model")  # a README or licence text would speak of another model
+INDEX = "model.safetensors.index.json"
+NAMES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+TOP_LEVEL = ("bos_token_id", "eos_token_id", "pad_token_id")  # of a multimodal config: what its text_config may lack
 
 
-@dataclass(frozen=True)
-class Exported:
-    """What was written, and how it differs from base + adapter."""
-
-    folder: Path
-    merged: int  # tensors
-    largest_change: float  # |merged - W| / |W| of the tensor that changed most
-    bytes: int
-    max_difference: float  # of the logits, exported against base + adapter
-    mean_difference: float
-    mean_effect: float  # of the adapter itself: base against base + adapter
-    mean_quantised: float | None  # base + adapter against what was trained, the quantised base + adapter, if it was so
-
-
-def export(adapter: Path, out: Path, *, base: str | None = None) -> Exported:
-    """Merge a run's adapter into the safetensors of its base, write a Hugging Face folder, and verify it.
-
-    Args:
-        adapter: a run folder, or any folder with an adapter in mlx-lm's form. One trained on a base quantised in memory
-            is merged into the full-precision weights; how far that moves the function is measured and returned.
-        out: the folder to make.
-        base: another checkpoint of the same model than the one the adapter names: its full-precision source, or the
-            multimodal checkpoint of a text-only model.
-
-    Raises:
-        ModelError: the adapter cannot be merged into this base, or the result is not base + adapter.
-        UserError: `out` exists or cannot be written.
-
-    Cost: reads and writes the whole checkpoint; memory for one loaded model at a time (see `load`). Nothing is left
-    behind when it fails or is interrupted.
-    """
-    part = out.with_name(out.name + ".part")
-    for folder, what in ((out, "exists"), (part, "is left over from an export that was killed")):
-        if folder.exists() or folder.is_symlink():
-            raise UserError(what, where=folder, fix="remove it or choose another output")
-    change = read_adapter(adapter)
-    source = find(base) if base else find(*lora.base_of(adapter))
-    tolerance = max(TOLERANCE[dtype] for dtype in _check(source, change, adapter))
-
-    gemma = load(source.name, revision=source.revision)
-    sequences = verify.conversations(gemma)
-    before = verify.logits(gemma, sequences)
-    verify.load_adapter(gemma, adapter)
-    wanted = verify.logits(gemma, sequences)
-    effect = verify.difference(before, wanted).mean
-    del gemma
-    moved = _moved(source, adapter, sequences, wanted)
-
-    try:
-        with disk_errors(out):
-            part.mkdir(parents=True)
-            changes = _write(source, part, change)
-            gap = verify.difference(verify.logits(load(str(part)), sequences), wanted)
-            if gap.mean > tolerance * gap.spread:
-                what = f"the exported model is not base + adapter: {gap}, accepted mean {tolerance * gap.spread:.1e}"
-                raise ModelError(what, where=out, fix="nothing was kept; report this with the adapter's config")
-            if gap.mean > MOST_OF_EFFECT * effect:
-                what = f"the adapter's effect ({effect:.1e} on the mean logit) is lost in the base's rounding: {gap}"
-                raise ModelError(what, where=out, fix="nothing was kept; train longer, or export onto a float32 base")
-            part.rename(out)
-    except BaseException:  # Ctrl-C too
-        shutil.rmtree(part, ignore_errors=True)
-        raise
-    size = sum(p.stat().st_size for p in out.iterdir())
-    return Exported(out, len(changes), max(changes), size, gap.largest, gap.mean, effect, moved)
-
-
-def _check(source: Checkpoint, adapter: Adapter, folder: Path) -> set[str]:
-    """Before anything is loaded: the base has a full-precision weight for every adapter tensor. Returns the dtypes."""
-    full = "export onto the full-precision checkpoint of the same model (base)"
-    if any(key.startswith("quantization") for config in (source.config, source.text_config) for key in config):
-        raise ModelError("the base is quantised, and would lose the adapter", where=source.name, fix=full)
-    held = {place_of(name): tensor for file in _weights(source) for name, tensor in tensors(file).items()}
-    lost = sorted(set(adapter.arrays) - set(held))
-    if lost:
-        what = f"{len(lost)} adapted modules have no weight in {source.name}, for example {adapter.names[lost[0]]}"
-        raise ModelError(what, where=folder, fix="export onto the checkpoint that the adapter was trained on")
-    dtypes = {held[place].dtype for place in adapter.arrays}
-    if not dtypes <= set(TOLERANCE):
-        raise ModelError(f"weights of type {', '.join(sorted(dtypes))}", where=source.name, fix=full)
-    return dtypes
-
-
-def _moved(source: Checkpoint, adapter: Path, sequences: list[list[int]], wanted: verify.Logits) -> float | None:
-    """The mean logit difference that a base quantised in training makes (T25: another base is another function)."""
-    quantization = lora.quantization_of(adapter)
-    if not quantization:
-        return None
-    gemma = load(source.name, revision=source.revision, **quantization)
-    verify.load_adapter(gemma, adapter)
-    return verify.difference(verify.logits(gemma, sequences), wanted).mean
-
-
-def _weights(source: Checkpoint) -> list[Path]:
-    return sorted(source.folder.glob(WEIGHTS))
-
-
-def _write(source: Checkpoint, out: Path, adapter: Adapter) -> list[float]:
-    """Fill `out`; the relative change of each merged tensor."""
-    changes = []
-    for file in _weights(source):
-        changes += merge_file(file, out / file.name, adapter)
-    for file in {p for pattern in KEPT for p in source.folder.glob(pattern) if p.is_file()}:
-        shutil.copyfile(file, out / file.name)
+def write(job: Job, out: Path) -> list[float]:
+    """Fill `out`, a shard for each of the source's; memory for one merged matrix."""
+    changes: list[float] = []
+    where: dict[str, str] = {}
+    size = 0
+    for file in weight_files(job.source):
+        chosen = [(name, _dtype(p, job), p) for p in pieces(file, job.adapter) if (name := _name(p, job))]
+        if chosen:
+            write_safetensors(out / file.name, chosen, headers.metadata(file))
+        changes += [p.change for _, _, p in chosen if p.change is not None]
+        where |= {name: file.name for name, _, _ in chosen}
+        size += sum(math.prod(p.tensor.shape) * _width(dtype, p) for _, dtype, p in chosen)
+    for side in {p for pattern in KEPT for p in job.source.folder.glob(pattern) if p.is_file()}:
+        shutil.copyfile(side, out / side.name)
+    if job.text_only or job.dtype:
+        write_json(out / "config.json", config(job.source, job.text_only, job.dtype))
+        if (out / INDEX).exists():
+            write_json(out / INDEX, {"metadata": {"total_size": size}, "weight_map": where})
     return changes
+
+
+def config(source: Checkpoint, text_only: bool, dtype: str | None) -> dict[str, Any]:
+    """config.json of the text decoder alone or of the whole, in another dtype or its own."""
+    found = json.loads(json.dumps(source.config))
+    if text_only and "text_config" in found:
+        top = {key: found[key] for key in TOP_LEVEL if found.get(key) is not None}
+        kept = {key: found[key] for key in ("dtype", "transformers_version") if key in found}
+        architecture = {"architectures": ["Gemma4ForCausalLM"], "model_type": "gemma4_text"}
+        found = kept | found["text_config"] | top | architecture
+    if dtype:
+        for part in (found, *(v for v in found.values() if isinstance(v, dict) and "dtype" in v)):
+            part["dtype"] = NAMES[dtype]
+    return dict(found)
+
+
+def _name(piece: Piece, job: Job) -> str | None:
+    """In the exported file; None for what is left out."""
+    inside = place(piece.name)
+    return f"model.{inside}" if job.text_only and inside else None if job.text_only else piece.name
+
+
+def _dtype(piece: Piece, job: Job) -> str:
+    return job.dtype if job.dtype and piece.tensor.dtype in FLOATS else piece.tensor.dtype
+
+
+def _width(dtype: str, piece: Piece) -> int:
+    return (
+        np.dtype(FLOATS[dtype][0]).itemsize if dtype in FLOATS else piece.tensor.size // math.prod(piece.tensor.shape)
+    )
+
+
+def read(job: Job, out: Path) -> Any:
+    return load(str(out)).text
+
+
+FORM = Form("hf", write, read, dtypes=tuple(FLOATS), text_only=True)

@@ -1,30 +1,19 @@
-"""An adapter folded into the tensors of a safetensors file, in float32.
+"""An adapter folded into weights, in float32.
 
-LoRA: V = W + scale * (lora_b.T @ lora_a.T). DoRA: V, its rows stretched to the length m. Full: the trained tensor. A
-merged tensor keeps its dtype and shape, so a file keeps its header and every offset: it is copied whole, and the
-merged tensors' bytes are overwritten in the copy. What is not merged cannot change. Memory: one tensor in float32.
+LoRA: V = W + scale * (lora_b.T @ lora_a.T). DoRA: V, its rows stretched to the length m. Full: the trained tensor.
 """
 
 from __future__ import annotations
 
-import os
-import re
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import mlx.core as mx
-import numpy as np
 
 from mlx_gemma.errors import ModelError
 from mlx_gemma.gemma4 import lora
-from mlx_gemma.gemma4.headers import Tensor, tensors
+from mlx_gemma.gemma4.names import layer_place
 from mlx_gemma.platform import scalar
-
-# A decoder layer's tensor, as transformers names it in both classes and as mlx-lm names it in its multimodal class.
-IN_LAYER = re.compile(r"(?:model\.language_model|language_model\.model|model)\.(layers\.\d+\..+)")
-DTYPES = {"F32": (np.uint32, mx.float32), "F16": (np.uint16, mx.float16), "BF16": (np.uint16, mx.bfloat16)}
-
 
 LEAVES = {"lora": {"lora_a", "lora_b"}, "dora": {"lora_a", "lora_b", "m"}, "full": {"weight"}}
 Arrays = dict[str, mx.array]  # by leaf: lora_a [in, rank], lora_b [rank, out], m [out]; or weight
@@ -37,6 +26,7 @@ class Adapter:
     arrays: dict[str, Arrays]
     names: dict[str, str]  # place -> the module's name in the adapter's own file
     scale: float
+    kind: str = "lora"  # or dora, full
 
 
 def read_adapter(folder: Path) -> Adapter:
@@ -57,54 +47,24 @@ def read_adapter(folder: Path) -> Adapter:
         modules.setdefault(module, {})[leaf] = value
     arrays, names = {}, {}
     for module in sorted(modules):
-        inside = IN_LAYER.fullmatch(module)
+        inside = layer_place(module)
         if inside is None or set(modules[module]) != LEAVES[kind]:
             fix = f"give an adapter with {' and '.join(sorted(LEAVES[kind]))} on layers of the text decoder only"
             raise ModelError(f"adapter tensors of {module} cannot be merged", where=folder, fix=fix)
-        arrays[inside[1]], names[inside[1]] = modules[module], module
+        arrays[inside], names[inside] = modules[module], module
     if not arrays:
         raise ModelError("the adapter holds no tensors", where=folder, fix="train or copy the adapter again")
-    return Adapter(arrays, names, 1.0 if kind == "full" else float(config["lora_parameters"]["scale"]))
+    return Adapter(arrays, names, 1.0 if kind == "full" else float(config["lora_parameters"]["scale"]), kind)
 
 
 def place_of(name: str) -> str | None:
     """`layers.3.mlp.up_proj` for a weight of a decoder layer, None for every other tensor."""
-    inside = IN_LAYER.fullmatch(name)
-    return inside[1].removesuffix(".weight") if inside and name.endswith(".weight") else None
+    inside = layer_place(name)
+    return inside.removesuffix(".weight") if inside and name.endswith(".weight") else None
 
 
-def merge_file(source: Path, target: Path, adapter: Adapter) -> list[float]:
-    """Write `target`: `source` with the adapter merged into what it has a place for.
-
-    Returns:
-        For each merged tensor, the relative change |merged - W| / |W| (Frobenius norms, before rounding).
-
-    Raises:
-        ModelError: a tensor is not of the adapter's shape.
-        OSError: the disk is full or read-only; `target` is then incomplete.
-    """
-    changes = []
-    shutil.copyfile(source, target)
-    with source.open("rb") as reading, target.open("r+b") as writing:
-        for name, tensor in tensors(source).items():
-            arrays = adapter.arrays.get(place_of(name) or "")
-            if arrays is None:
-                continue
-            if not _fits(tensor.shape, arrays):
-                held = ", ".join(f"{leaf} {list(arrays[leaf].shape)}" for leaf in sorted(arrays))
-                what = f"{name} is {list(tensor.shape)}, the adapter has {held}"
-                raise ModelError(what, where=source, fix="export onto the checkpoint that the adapter was trained on")
-            reading.seek(tensor.start)
-            data, change = _merged(reading.read(tensor.size), tensor, arrays, adapter.scale)
-            writing.seek(tensor.start)
-            writing.write(data)
-            changes.append(change)
-        writing.flush()
-        os.fsync(writing.fileno())
-    return changes
-
-
-def _fits(shape: tuple[int, ...], arrays: Arrays) -> bool:
+def fits(shape: tuple[int, ...], arrays: Arrays) -> bool:
+    """Whether an adapter's arrays are of a weight of this shape."""
     if "weight" in arrays:
         return arrays["weight"].shape == shape
     a, b, m = arrays["lora_a"], arrays["lora_b"], arrays.get("m")
@@ -112,14 +72,17 @@ def _fits(shape: tuple[int, ...], arrays: Arrays) -> bool:
     return factors and (m is None or m.shape == shape[:1])
 
 
-def _merged(raw: bytes, tensor: Tensor, arrays: Arrays, scale: float) -> tuple[bytes, float]:
-    storage, dtype = DTYPES[tensor.dtype]
-    with mx.stream(mx.cpu):  # GPUs may take float32 products in reduced precision
-        weight = mx.array(np.frombuffer(raw, storage)).view(dtype).reshape(tensor.shape).astype(mx.float32)
+def merge(weight: mx.array, arrays: Arrays, scale: float) -> tuple[mx.array, float]:
+    """A weight [out, in] with the adapter's arrays in it, float32, on the CPU: GPUs may take products in less.
+
+    Returns:
+        The weight, and the relative change |merged - W| / |W| (Frobenius norms).
+    """
+    with mx.stream(mx.cpu):
+        weight = weight.astype(mx.float32)
         given = {leaf: value.astype(mx.float32) for leaf, value in arrays.items()}
         merged = given["weight"] if "weight" in given else weight + scale * (given["lora_b"].T @ given["lora_a"].T)
         if "m" in given:
             merged = merged * (given["m"] / mx.linalg.norm(merged, axis=1))[:, None]
         change = mx.linalg.norm(merged - weight) / mx.maximum(mx.linalg.norm(weight), 1e-30)
-        bits = merged.astype(dtype).view(mx.uint32 if storage is np.uint32 else mx.uint16)
-        return np.asarray(bits).tobytes(), scalar(change)
+        return merged, scalar(change)

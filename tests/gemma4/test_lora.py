@@ -130,10 +130,20 @@ def test_another_base(models: Models, tmp_path: Path) -> None:
     lora.attach(gemma.model, given)
     lora.save_adapter(gemma.model, tmp_path, given, gemma.base)
     load(str(models("e2b")), adapter=tmp_path)
-    for other in ("e2b-bf16", "e2b-text", "nano"):
+    for other in ("e2b-bf16", "wide", "e4b", "nano"):
         with pytest.raises(ModelError, match=r"trained on another base than .*; load it on its own base, ") as caught:
             load(str(models(other)), adapter=tmp_path)
         assert str(models("e2b")) in str(caught.value)
+
+
+@pytest.mark.parametrize(("own", "other"), [("e2b", "e2b-text"), ("e2b-text", "e2b")])
+def test_an_adapter_of_the_other_class(models: Models, tmp_path: Path, own: str, other: str) -> None:
+    """Multimodal or text-only: the same text decoder (T41: mlx-lm and PEFT warn, and apply nothing)."""
+    wanted = lora.adapter_parameters(random_adapter(models(own), tmp_path).model)
+    gemma = load(str(models(other)), adapter=tmp_path)
+    found = {k.removeprefix("language_model."): v for k, v in lora.adapter_parameters(gemma.model).items()}
+    assert len(found) == len(wanted) > 0
+    assert all(mx.array_equal(v, found[k.removeprefix("language_model.")]) for k, v in wanted.items())
 
 
 def test_full_training_onto_another_size(models: Models, tmp_path: Path) -> None:

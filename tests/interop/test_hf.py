@@ -17,7 +17,8 @@ from tiny_gemma4 import add_dead_kv, random_adapter, random_tokens, rename_tenso
 from mlx_gemma.decode.generate import generate
 from mlx_gemma.errors import ModelError
 from mlx_gemma.gemma4.load import load
-from mlx_gemma.interop import hf, verify
+from mlx_gemma.interop import compare
+from mlx_gemma.interop.export import export
 
 Models = Callable[[str], Path]
 TOKENS = random_tokens(60)
@@ -41,7 +42,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 def test_transformers_computes_base_plus_adapter(models: Models, tmp_path: Path, name: str) -> None:
     base, out = models(name), tmp_path / "out"
     adapted = our_logits(random_adapter(base, tmp_path / "run"), TOKENS)
-    done = hf.export(tmp_path / "run", out)
+    done = export(tmp_path / "run", "hf", out)
 
     found = reference_logits(out, TOKENS)
     assert np.abs(found - our_logits(load(str(out)), TOKENS)).max() < 1e-3
@@ -50,12 +51,12 @@ def test_transformers_computes_base_plus_adapter(models: Models, tmp_path: Path,
     assert gap.mean() < (1e-5 if exact else 0.04) * adapted.std()
     assert gap.mean() < effect.mean() / 20
 
-    assert done.folder == out
-    assert done.merged == (38 if "e4b" in name else 41)
-    assert done.mean_difference <= done.max_difference
-    assert done.mean_difference < done.mean_effect / 20
-    assert 0.05 < done.largest_change < 0.5
-    assert done.mean_quantised is None
+    assert done.path == out
+    assert len(done.changes) == (38 if "e4b" in name else 41)
+    assert done.gap.mean <= done.gap.largest
+    assert done.gap.mean < done.effect / 20
+    assert 0.05 < max(done.changes) < 0.5
+    assert done.moved is None
     assert done.bytes == sum(p.stat().st_size for p in out.iterdir())
 
 
@@ -65,11 +66,11 @@ def test_other_kinds(models: Models, tmp_path: Path, name: str, kind: str) -> No
     """DoRA's lengths go into the weights; full training replaces them, norms and per-layer projections included."""
     base, out = models(name), tmp_path / "out"
     adapted = our_logits(random_adapter(base, tmp_path / "run", kind=kind), TOKENS)
-    done = hf.export(tmp_path / "run", out)
+    done = export(tmp_path / "run", "hf", out)
     gap = np.abs(reference_logits(out, TOKENS) - adapted)
     exact = weights(base)[an_up_proj(base)].dtype == torch.float32
     assert gap.mean() < (1e-5 if exact else 0.04) * adapted.std()
-    assert gap.mean() < done.mean_effect / 10
+    assert gap.mean() < done.effect / 10
     before, after = weights(base), weights(out)
     changed = {k.split(".")[-2] for k in before if not torch.equal(before[k], after[k])}
     norms = {"input_layernorm", "q_norm", "k_norm", "per_layer_input_gate", "post_per_layer_input_norm"}
@@ -86,7 +87,7 @@ def test_dora_merges_as_peft(models: Models, tmp_path: Path, scale: float) -> No
     random_adapter(base, run, kind="dora")
     edit_json(run / "adapter_config.json", lambda config: config["lora_parameters"].update(scale=scale))
     adapted = our_logits(load(str(run)), TOKENS)
-    hf.export(run, tmp_path / "out")
+    export(run, "hf", tmp_path / "out")
     targets = r"model\.layers\.\d+\.(self_attn|mlp)\.(q|k|v|o|gate|up|down)_proj"
     config = LoraConfig(r=4, lora_alpha=4 * scale, use_dora=True, target_modules=targets)
     theirs = get_peft_model(reference_model(base), config).eval()
@@ -110,14 +111,14 @@ def test_trained_on_a_quantised_base(models: Models, tmp_path: Path, kind: str) 
     """T25: merged into the full-precision weights it was not trained on; how much that changes is measured."""
     run = tmp_path / "run"
     trained = our_logits(random_adapter(models("wide"), run, kind=kind, quantize="affine4"), TOKENS)
-    done = hf.export(run, tmp_path / "out")
+    done = export(run, "hf", tmp_path / "out")
     exported = reference_logits(tmp_path / "out", TOKENS)
     plain = our_logits(load(str(models("wide")), adapter=run, quantize="none"), TOKENS)
     assert np.abs(exported - plain).mean() < 1e-4
-    assert done.mean_difference < 1e-4
+    assert done.gap.mean < 1e-4
     moved = np.abs(trained - plain).mean()
-    assert done.mean_quantised is not None
-    assert 0.5 * moved < done.mean_quantised < 2 * moved, "other tokens, the same size"
+    assert done.moved is not None
+    assert 0.5 * moved < done.moved < 2 * moved, "other tokens, the same size"
     assert (our_logits(load(str(run)), TOKENS) == trained).all()
 
 
@@ -136,7 +137,7 @@ def test_only_adapted_weights_change(models: Models, tmp_path: Path, name: str) 
     """Same files, names, shapes and dtypes; towers, norms and embeddings to the bit; merged values as torch's."""
     base, out = models(name), tmp_path / "out"
     random_adapter(base, tmp_path / "run", targets=("q_proj", "down_proj"))
-    hf.export(tmp_path / "run", out)
+    export(tmp_path / "run", "hf", out)
     files = [p for p in base.iterdir() if p.name != "README.md"]  # a model card is the base's own
     assert sorted(p.name for p in out.iterdir()) == sorted(p.name for p in files)
     for file in files:
@@ -162,7 +163,7 @@ def test_same_greedy_text_on_nano(models: Models, tmp_path: Path, exported: bool
     out = models("nano")
     if exported:
         random_adapter("nano", tmp_path / "run", size=0.01)
-        out = hf.export(tmp_path / "run", tmp_path / "out").folder
+        out = export(tmp_path / "run", "hf", tmp_path / "out").path
     ours, theirs = load(str(out)), reference_model(out)
     for prompt in PROMPTS:
         ids = ours.template.prompt([{"role": "user", "content": prompt}])
@@ -178,7 +179,7 @@ def test_dead_kv_is_carried_over(writable: Callable[[str], Path], tmp_path: Path
     base = writable("e2b")
     add_dead_kv(base)
     random_adapter(base, tmp_path / "run")
-    hf.export(tmp_path / "run", tmp_path / "out")
+    export(tmp_path / "run", "hf", tmp_path / "out")
     before, after = weights(base), weights(tmp_path / "out")
     dead = [k for k in before if any(f"s.{i}.self_attn.{p}_proj" in k for i in (3, 4, 5, 6) for p in "kv")]
     assert len([k for k in dead if "language_model" in k]) == 8
@@ -193,9 +194,9 @@ def test_dead_kv_is_carried_over(writable: Callable[[str], Path], tmp_path: Path
 def test_adapter_of_the_other_class(models: Models, tmp_path: Path, name: str, own: str, other: str) -> None:
     """An adapter trained on the text-only class goes onto the multimodal checkpoint, and back."""
     random_adapter(models(name), tmp_path / "run")
-    hf.export(tmp_path / "run", tmp_path / "out")
+    export(tmp_path / "run", "hf", tmp_path / "out")
     rename_tensors(tmp_path / "run", lambda key: key.replace(own, other, 1))
-    hf.export(tmp_path / "run", tmp_path / "out-2", base=str(models(name)))
+    export(tmp_path / "run", "hf", tmp_path / "out-2", base=str(models(name)))
     assert same_bytes(tmp_path / "out", tmp_path / "out-2")
 
 
@@ -205,14 +206,14 @@ def same_bytes(a: Path, b: Path) -> bool:
 
 def test_fresh_adapter_changes_nothing(models: Models, tmp_path: Path) -> None:
     random_adapter(models("e2b-bf16"), tmp_path / "run", size=0.0)
-    done = hf.export(tmp_path / "run", tmp_path / "out")
-    assert done.max_difference == done.mean_effect == done.largest_change == 0.0
+    done = export(tmp_path / "run", "hf", tmp_path / "out")
+    assert done.gap.largest == done.effect == max(done.changes) == 0.0
     assert same_bytes(models("e2b-bf16"), tmp_path / "out")
 
 
 def test_difference() -> None:
     one = np.array([[0.0, 1.0], [2.0, 0.0]], np.float32)
-    gap = verify.difference(one + np.array([[0.0, 0.0], [0.0, 4.0]], np.float32), one)
+    gap = compare.difference(one + np.array([[0.0, 0.0], [0.0, 4.0]], np.float32), one)
     assert (gap.largest, gap.mean, gap.agreement) == (4.0, 1.0, 0.5)
     with pytest.raises(ModelError, match="not finite"):
-        verify.difference(one * np.nan, one)
+        compare.difference(one * np.nan, one)

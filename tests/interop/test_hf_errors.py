@@ -17,6 +17,7 @@ from tiny_gemma4 import edit_config, random_adapter, rename_tensors
 from mlx_gemma.errors import ModelError, UserError
 from mlx_gemma.gemma4 import lora
 from mlx_gemma.interop import hf
+from mlx_gemma.interop.export import export
 
 Models = Callable[[str], Path]
 
@@ -91,7 +92,7 @@ def test_bad_adapter(run: Path, tmp_path: Path, damage: str) -> None:
     change, word = DAMAGES[damage]
     change(run)
     with pytest.raises(UserError, match=word) as caught:
-        hf.export(run, tmp_path / "out")
+        export(run, "hf", tmp_path / "out")
     assert caught.value.fix
     assert "\n" not in str(caught.value)
     assert not left_behind(tmp_path)
@@ -99,7 +100,7 @@ def test_bad_adapter(run: Path, tmp_path: Path, damage: str) -> None:
 
 def test_adapter_of_another_size(run: Path, models: Models, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="adapted modules have no weight"):
-        hf.export(run, tmp_path / "out", base=str(models("e4b")))
+        export(run, "hf", tmp_path / "out", base=str(models("e4b")))
     assert not left_behind(tmp_path)
 
 
@@ -109,14 +110,14 @@ def test_output_exists(run: Path, tmp_path: Path, taken: str, kind: str) -> None
     path = tmp_path / taken
     path.write_text("mine") if kind == "file" else path.mkdir()
     with pytest.raises(UserError, match=f"{taken}: (exists|is left over).*remove it"):
-        hf.export(run, tmp_path / "out")
+        export(run, "hf", tmp_path / "out")
     assert left_behind(tmp_path) == [taken]
 
 
 def test_output_below_a_file(run: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
-        hf.export(run, tmp_path / "file" / "out")
+        export(run, "hf", tmp_path / "file" / "out")
 
 
 @pytest.mark.parametrize(
@@ -132,18 +133,18 @@ def test_stopped_half_way(
     run: Path, models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Any, seen: Any, word: str
 ) -> None:
     """The third shard fails: whatever the cause, no folder is left, and the base is as it was."""
-    base, real, calls = models("e2b-sharded"), hf.merge_file, []
+    base, real, calls = models("e2b-sharded"), hf.write_safetensors, []
 
-    def failing(*args: Any) -> list[float]:
+    def failing(*args: Any) -> None:
         calls.append(args)
         if len(calls) == 3:
             raise error
-        return real(*args)
+        real(*args)
 
     before = {p.name: p.read_bytes() for p in base.iterdir()}
-    monkeypatch.setattr(hf, "merge_file", failing)
+    monkeypatch.setattr(hf, "write_safetensors", failing)
     with pytest.raises(seen, match=word or None):
-        hf.export(run, tmp_path / "out", base=str(base))
+        export(run, "hf", tmp_path / "out", base=str(base))
     assert not left_behind(tmp_path)
     assert {p.name: p.read_bytes() for p in base.iterdir()} == before
 
@@ -151,8 +152,8 @@ def test_stopped_half_way(
 @pytest.mark.parametrize("factor", [0.0, 0.5, -1.0, 1.5])
 def test_wrong_merge_is_refused(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, factor: float) -> None:
     """A merge with a wrong scale, or none, is what the tolerance is there to find."""
-    real = hf.merge_file
-    monkeypatch.setattr(hf, "merge_file", lambda s, t, a: real(s, t, replace(a, scale=a.scale * factor)))
+    real = hf.pieces
+    monkeypatch.setattr(hf, "pieces", lambda file, a: real(file, replace(a, scale=a.scale * factor)))
     with pytest.raises(ModelError, match=r"is not base \+ adapter"):
-        hf.export(run, tmp_path / "out")
+        export(run, "hf", tmp_path / "out")
     assert not left_behind(tmp_path)

@@ -1,0 +1,231 @@
+"""The frame of every export: what is written is read again and compared with base + adapter, or nothing is left.
+
+A form (`FORMS`) knows how to write its files and how to read them back; this file knows when that is good enough.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mlx_gemma.errors import ModelError, UserError
+from mlx_gemma.gemma4 import lora
+from mlx_gemma.gemma4.checkpoint import Checkpoint, find
+from mlx_gemma.gemma4.headers import tensors
+from mlx_gemma.gemma4.load import Gemma, load
+from mlx_gemma.interop import compare
+from mlx_gemma.interop.merge import Adapter, place_of, read_adapter
+from mlx_gemma.interop.stream import FLOATS, weight_files
+from mlx_gemma.run import disk_errors
+
+# Mean logit difference that is accepted, in standard deviations of the logits. Measured on nano and on random E2B- and
+# E4B-like models (ill conditioned, so an upper bound): float32 sources 3e-6; bfloat16 sources 2e-2 computed in float32
+# (rounding of the merged weights), 6e-2 in bfloat16. An adapter that moved each weight by 20 % made 0.2 to 1.0.
+TOLERANCE = {"F32": 1e-4, "F16": 0.1, "BF16": 0.1, "Q8_0": 0.2}
+MOST_OF_EFFECT = 0.5  # a merge that did nothing is off by the whole effect, however small that is
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is exported, and how. `dtype` is a safetensors or GGUF name; None: the source's own."""
+
+    run: Path
+    source: Checkpoint
+    adapter: Adapter
+    dtype: str | None = None
+    quantize: str | None = None
+    text_only: bool = False
+
+    @property
+    def dtypes(self) -> set[str]:
+        """Of the source's weights that the adapter changes."""
+        held = {place_of(n): t.dtype for file in weight_files(self.source) for n, t in tensors(file).items()}
+        return {held[place] for place in self.adapter.arrays}
+
+
+@dataclass(frozen=True)
+class Form:
+    """One kind of export.
+
+    Attributes:
+        name: of what it writes below the run folder, a file's with its suffix, a folder's without.
+        write: fills an empty folder with the export (a single file: of that name); returns the relative change of
+            every merged tensor, none where nothing is merged.
+        read: the text decoder (mlx-lm's gemma4_text.Model) that what was written means, read from it alone, and from
+            the source where it is an adapter's.
+        check: refuses a job before anything is loaded.
+        dtypes, quantize: what --dtype and --quantize may name; text_only: whether --text-only means something.
+        file: whether it is a single file.
+        quantised_base: the base alone, quantised as the export is; for the share of the adapter's effect that is left.
+    """
+
+    name: str
+    write: Callable[[Job, Path], list[float]]
+    read: Callable[[Job, Path], Any]
+    check: Callable[[Job], None] = lambda job: None
+    dtypes: tuple[str, ...] = ()
+    quantize: tuple[str, ...] = ()
+    text_only: bool = False
+    file: bool = False
+    quantised_base: Callable[[Job], Any] | None = None
+
+
+def forms() -> dict[str, Form]:
+    """By the name that --to takes."""
+    from mlx_gemma.interop import gguf, gguf_lora, hf, peft
+
+    return {"hf": hf.FORM, "peft": peft.FORM, "gguf": gguf.FORM, "gguf-lora": gguf_lora.FORM}
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written, and how it differs from base + adapter."""
+
+    path: Path
+    changes: list[float] = field(repr=False)  # |merged - W| / |W| of each merged tensor
+    bytes: int
+    gap: compare.Difference  # exported against base + adapter
+    effect: float  # mean logit difference of the adapter itself: base against base + adapter
+    moved: float | None  # base + adapter against what was trained, the quantised base + adapter, if it was so
+    survived: float | None  # of a quantised export: the share of the adapter's effect that is left
+    rows: int  # of the run's own validation set, over which this was measured; 0: over compare.CONVERSATIONS
+
+
+def export(
+    run: Path,
+    to: str,
+    out: Path | None = None,
+    *,
+    base: str | None = None,
+    dtype: str | None = None,
+    quantize: str | None = None,
+    text_only: bool = False,
+    force: bool = False,
+) -> Exported:
+    """Write a run in another program's form, and verify it.
+
+    Args:
+        run: a run folder, or any folder with an adapter in mlx-lm's form. One trained on a base quantised in memory is
+            merged into the full-precision weights; how far that moves the function is measured and returned.
+        to: a key of FORMS.
+        out: the file or folder to make; None: in the run folder.
+        base: another checkpoint of the same model than the one the adapter names: its full-precision source, or the
+            multimodal checkpoint of a text-only model.
+        dtype: of the weights, where the form has a choice.
+        quantize, text_only: see `Job`.
+        force: keep a quantised export in which less than half of the adapter's effect is left.
+
+    Raises:
+        ModelError: the adapter cannot be merged into this base or told in this form, or the result is not base +
+            adapter.
+        UserError: `out` exists or cannot be written.
+
+    Cost: reads and writes the whole checkpoint; memory for one loaded model at a time (see `load`). Nothing is left
+    behind when it fails or is interrupted.
+    """
+    form = forms()[to]
+    out = out or run / form.name
+    part = out.with_name(out.name + ".part")
+    for path, what in ((out, "exists"), (part, "is left over from an export that was killed")):
+        if path.exists() or path.is_symlink():
+            raise UserError(what, where=path, fix="remove it or choose another output (--out)")
+    adapter = read_adapter(run)
+    job = Job(run, find(base) if base else find(*lora.base_of(run)), adapter, dtype, quantize, text_only)
+    _check(job, form)
+
+    source = job.source
+    gemma = load(source.name, revision=source.revision)
+    rows = compare.validation_rows(run, gemma.template)
+    tokens = rows or compare.conversations(gemma.template)
+    before = compare.all_logits(gemma.text, tokens)
+    lora.load_adapter(gemma.model, run)
+    wanted = compare.all_logits(gemma.text, tokens)
+    effect = compare.difference(before, wanted).mean
+    del gemma
+    moved = _moved(job, tokens, wanted)
+
+    try:
+        with disk_errors(out):
+            part.mkdir(parents=True)
+            changes = form.write(job, part)
+            found = compare.all_logits(form.read(job, part), tokens)
+            gap, survived = compare.difference(found, wanted), None
+            if job.quantize and form.quantised_base:
+                rounded = compare.all_logits(form.quantised_base(job), tokens)
+                survived = compare.survived(found, rounded, wanted, before)
+                judge_quantised(out, survived, force)
+            else:
+                judge(job, out, gap, effect)
+            size = sum(p.stat().st_size for p in part.iterdir())
+            if form.file:
+                next(part.iterdir()).rename(out)
+                part.rmdir()
+            else:
+                part.rename(out)
+    except BaseException:  # Ctrl-C too
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    return Exported(out, changes, size, gap, effect, moved, survived, len(rows))
+
+
+def judge(job: Job, out: Path, gap: compare.Difference, effect: float) -> None:
+    """Whether what was written is base + adapter.
+
+    Raises:
+        ModelError: it differs by more than its precision explains, or by more than half of the adapter's effect.
+    """
+    tolerance = max(TOLERANCE[d] for d in (job.dtypes | {job.dtype} if job.dtype else job.dtypes))
+    if gap.mean > tolerance * gap.spread:
+        what = f"the exported model is not base + adapter: {gap}, accepted mean {tolerance * gap.spread:.1e}"
+        raise ModelError(what, where=out, fix="nothing was kept; report this with the adapter's config")
+    if gap.mean > MOST_OF_EFFECT * effect:
+        what = f"the adapter's effect ({effect:.1e} on the mean logit) is lost in the rounding: {gap}"
+        raise ModelError(what, where=out, fix="nothing was kept; train longer, or export in float32 (--dtype)")
+
+
+def judge_quantised(out: Path, survived: float, force: bool) -> None:
+    """Whether enough of the adapter is left where base and adapter were quantised together.
+
+    Raises:
+        ModelError: under half of its effect.
+    """
+    if survived < MOST_OF_EFFECT and not force:
+        what = f"{survived:.0%} of the adapter's effect survives this quantisation"
+        raise ModelError(what, where=out, fix="nothing was kept; take more bits, train longer, or add --force")
+
+
+def _check(job: Job, form: Form) -> None:
+    """Before anything is loaded: the base has a full-precision weight for every adapter tensor, and the form is one."""
+    source, adapter = job.source, job.adapter
+    full = "export onto the full-precision checkpoint of the same model (--base)"
+    if any(key.startswith("quantization") for config in (source.config, source.text_config) for key in config):
+        raise ModelError("the base is quantised, and would lose the adapter", where=source.name, fix=full)
+    held = {place_of(name) for file in weight_files(source) for name in tensors(file)}
+    lost = sorted(set(adapter.arrays) - held)
+    if lost:
+        what = f"{len(lost)} adapted modules have no weight in {source.name}, for example {adapter.names[lost[0]]}"
+        raise ModelError(what, where=job.run, fix="export onto the checkpoint that the adapter was trained on")
+    if not job.dtypes <= set(FLOATS):
+        raise ModelError(f"weights of type {', '.join(sorted(job.dtypes))}", where=source.name, fix=full)
+    for given, option, possible in (
+        (job.dtype, "--dtype", form.dtypes),
+        (job.quantize, "--quantize", form.quantize),
+        (job.text_only or None, "--text-only", (True,) if form.text_only else ()),
+    ):
+        if given is not None and given not in possible:
+            fix = f"choose from {', '.join(map(str, possible))}" if len(possible) > 1 else "leave it out"
+            raise UserError(f"{option} {given} is not for this form", where=option, fix=fix)
+    form.check(job)
+
+
+def _moved(job: Job, tokens: list[list[int]], wanted: compare.Logits) -> float | None:
+    """The mean logit difference that a base quantised in training makes (T25: another base is another function)."""
+    quantization = lora.quantization_of(job.run)
+    if not quantization:
+        return None
+    gemma: Gemma = load(job.source.name, revision=job.source.revision, **quantization)
+    lora.load_adapter(gemma.model, job.run)
+    return compare.difference(compare.all_logits(gemma.text, tokens), wanted).mean
