@@ -1,6 +1,6 @@
-"""The README's commands are run and docs/cli.md is compared with `--help`, so that neither can rot.
+"""The README's commands are run, docs/cli.md and docs/recipe.md compared with the program, so that none can rot.
 
-python tests/test_readme.py     write docs/cli.md anew
+python tests/test_readme.py     write docs/cli.md and docs/recipe.md anew
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ import click
 import pytest
 
 from mlx_gemma.cli import COMMANDS, cli, main
-from mlx_gemma.recipe import read_recipe
+from mlx_gemma.recipe import known_keys, read_recipe
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf8")
 PAGE = ROOT / "docs" / "cli.md"
+RECIPE_PAGE = ROOT / "docs" / "recipe.md"
 SHORT = ["--set", "train.steps=2", "--set", "train.epochs=null", "--set", "data.limit=16", "--set", "data.valid=null"]
 
 
@@ -39,6 +40,22 @@ def help_page() -> str:
             with click.Context(command, info_name=name, parent=context, terminal_width=100) as inner:
                 parts.append(f"## mlx-gemma {name}\n\n```text\n{command.get_help(inner)}\n```\n")
     return "\n".join(parts)
+
+
+def recipe_page() -> str:
+    """docs/recipe.md as it should be: a table a section."""
+    text = "# The keys of a recipe\n\nWritten by `python tests/test_readme.py`; a test compares it with the program."
+    text += " `mlx-gemma lora --keys` prints the same.\n"
+    section = None
+    for name, key in known_keys().items():
+        of, _, last = name.rpartition(".")
+        if of != section:
+            text += f"\n## {of or 'Outside of sections'}\n\n| key | default | give | consequence |\n|---|---|---|---|\n"
+            section = of
+        default = "required" if key.default is None else f"`{key.default}`"
+        cells = [f"`{last}`", default, key.allowed, key.consequence]
+        text += "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
+    return text
 
 
 def test_the_commands_of_the_readme_run(
@@ -85,5 +102,10 @@ def test_help_texts_stand_in_the_docs() -> None:
     assert PAGE.read_text(encoding="utf8") == help_page(), "run: python tests/test_readme.py"
 
 
+def test_the_keys_of_a_recipe_stand_in_the_docs() -> None:
+    assert RECIPE_PAGE.read_text(encoding="utf8") == recipe_page(), "run: python tests/test_readme.py"
+
+
 if __name__ == "__main__":
     PAGE.write_text(help_page(), encoding="utf8")
+    RECIPE_PAGE.write_text(recipe_page(), encoding="utf8")

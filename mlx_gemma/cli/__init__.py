@@ -1,6 +1,6 @@
 """The command line: one verb a file, imported only when it is called, so that `mlx-gemma --help` takes milliseconds.
 
-A user's mistake is one line on stderr and exit status 2; Ctrl-C is 130; anything else keeps its traceback.
+A user's mistake is one line on stderr and exit status 2; Ctrl-C is one line and 130; anything else keeps its traceback.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from importlib import import_module
 import click
 
 from mlx_gemma import __version__
-from mlx_gemma.errors import UserError
+from mlx_gemma.errors import Interrupted, UserError
 
 COMMANDS = {
     "lora": "Train a LoRA adapter from a recipe.",
@@ -21,6 +21,7 @@ COMMANDS = {
     "audit": "Tell what is in a data set, and write the rows that should be trained.",
     "eval": "Count bad outputs over a suite of prompts, with and without an adapter.",
     "export": "Write base and adapter as one model for other programs.",
+    "import": "Make a run folder of an adapter from PEFT or mlx-lm.",
     "bench": "Measure seconds per query, beside mlx-lm.",
     "doctor": "Tell what this machine offers, and what is missing.",
 }
@@ -35,7 +36,8 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = import_module(f"mlx_gemma.cli.{cmd_name}").command
+        module = {"import": "import_"}.get(cmd_name, cmd_name)  # a keyword
+        command: click.Command = import_module(f"mlx_gemma.cli.{module}").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -55,11 +57,11 @@ def main() -> None:
         status = cli(standalone_mode=False)
     except UserError as e:
         click.echo(f"mlx-gemma: {e}", err=True)
-        sys.exit(2)
+        sys.exit(130 if isinstance(e, Interrupted) else 2)
     except click.ClickException as e:
         click.echo(f"mlx-gemma: {e.format_message()}", err=True)
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("mlx-gemma: interrupted; nothing half-written was left", err=True)
+        click.echo("mlx-gemma: interrupted; what is on disk is whole", err=True)
         sys.exit(130)
     sys.exit(status if isinstance(status, int) else 0)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -11,7 +13,7 @@ from collections.abc import Callable
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -84,10 +86,10 @@ def test_every_command_explains_itself(gemma: Gemma, name: str) -> None:
     assert done.out.startswith("Usage: ")
 
 
-def test_train_generate_trace_eval_export_bench(gemma: Gemma, recipe: Path, tmp_path: Path) -> None:
-    done = gemma("lora", recipe)
+def test_train_generate_trace_eval_export_bench(gemma: Gemma, recipe: Path, rows: Path, tmp_path: Path) -> None:
+    done = gemma("lora", recipe, "--set", f"data.regression={rows}")
     assert done.status == 0, done.err
-    assert "loss" in done.out
+    assert "regression rows (data.regression): loss " in done.out
     run = tmp_path / "run"
     assert gemma("generate", run, "Write one.", "--max-tokens", "5").out.strip()
     assert "◀" in gemma("trace", run, "Write one.", "--max-tokens", "5", "--svg", tmp_path / "t.svg").out
@@ -110,13 +112,41 @@ def test_a_dry_run_trains_nothing_and_shows_what_would_be(gemma: Gemma, recipe: 
     assert done.status == 0
     for text in ("adapter.rank", "--set", "41 modules", "8 to train", "p50", "0 rows cut", "predicted", "⟦"):
         assert text in done.out, text
+    places = [done.out.index(text) for text in ("model.name", "⟦", "updates", "peak memory", "consider")]
+    assert places == sorted(places)  # what is decided on stands last
     assert not (tmp_path / "run").exists()
 
 
-def test_keys_are_listed(gemma: Gemma) -> None:
-    done = gemma("lora", "--keys")
-    assert "train.accumulate" in done.out
-    assert "filter.contamination" in done.out
+def test_a_dry_run_refuses_what_does_not_fit(gemma: Gemma, recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlx_gemma import platform
+
+    monkeypatch.setattr(platform, "memory_bytes", lambda: 20_000_000)  # holds the weights, and no update
+    done = gemma("lora", recipe, "--dry-run")
+    assert done.status == 2
+    assert "peak memory" in done.out  # after it has told all
+    assert done.err.startswith("mlx-gemma: needs about 0.")
+
+
+def test_keys_are_a_grid_of_100_columns(gemma: Gemma) -> None:
+    from mlx_gemma.recipe import known_keys
+
+    head, *lines = gemma("lora", "--keys").out.splitlines()
+    assert head.split() == ["key", "default", "give", "consequence"]
+    assert max(map(len, lines)) <= 100
+    width = max(map(len, known_keys()))
+    assert [line[:width].strip() for line in lines if line[:width].strip()] == list(known_keys())  # others are indented
+    told = " ".join(" ".join(lines).split())
+    assert "train.layout padded packed or padded packed: examples" in told
+    assert "data.train (required) text a JSONL" in told
+
+
+def test_keys_need_neither_mlx_nor_other_machines() -> None:
+    code = "import sys; sys.argv = ['mlx-gemma', 'lora', '--keys']\nfrom mlx_gemma.cli import main\n"
+    code += "try: main()\nexcept SystemExit: pass\nprint([m for m in sys.modules if m.split('.')[0] == 'mlx'])"
+    env = os.environ | {"MLX_RANK": "1", "MLX_HOSTFILE": "none.json"}  # as mlx.launch would start it
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
+    assert "train.accumulate" in done.stdout
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 def test_audit_writes_kept_and_rejected_rows(gemma: Gemma, rows: Path, tmp_path: Path) -> None:
@@ -255,5 +285,29 @@ def test_ctrl_c_is_130(gemma: Gemma, recipe: Path, tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(optimiser.Updater, "__call__", interrupted)
     done = gemma("lora", recipe)
-    assert (done.status, done.err.strip()) == (130, "mlx-gemma: interrupted; nothing half-written was left")
+    assert (done.status, done.err.strip()) == (130, "mlx-gemma: interrupted; what is on disk is whole")
     assert not (tmp_path / "run" / "manifest.json").exists()
+
+
+def test_ctrl_c_whose_update_was_saved_is_130_too(
+    gemma: Gemma, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlx_gemma.training import optimiser
+
+    update = optimiser.Updater.__call__
+
+    def pressed(*args: Any) -> Any:
+        signal.raise_signal(signal.SIGINT)
+        return update(*args)
+
+    monkeypatch.setattr(optimiser.Updater, "__call__", pressed)
+    done = gemma("lora", recipe)
+    says = f"mlx-gemma: {tmp_path / 'run'}: stopped after update 1 of 2; add --resume to go on"
+    assert (done.status, done.err.strip()) == (130, says)
+
+
+def test_options_of_sampling_say_what_turns_them_off(gemma: Gemma) -> None:
+    told = " ".join(gemma("generate", "--help").out.split())
+    for text in ("--top-p P Sample", "1: off. [default: 1.0]", "--top-k K Sample", "0: off. [default: 0]"):
+        assert text in told, text
+    assert "Seed of the sampling." in told
