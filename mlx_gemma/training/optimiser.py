@@ -25,6 +25,7 @@ from mlx_gemma.recipe import TrainSection
 from mlx_gemma.training.batches import Batch, collate
 from mlx_gemma.training.loss import summed_loss
 
+MOST_SHAPES = 128  # compiled programs held; hundreds exhaust Metal's resources in a long run (unsloth-zoo 918)
 PATIENCE = 5  # non-finite updates in a row before the run is given up
 
 
@@ -117,11 +118,19 @@ class Updater:
             batch = Batch(Layout(*arrays[:-2]), arrays[-2], arrays[-1], rows=(), targets=0)
             return summed_loss(text, batch, checkpoint=train.checkpointing, key=key)
 
-        gradient = mx.value_and_grad(loss)
-        self._gradient = mx.compile(gradient) if (platform.compiles() if compiled is None else compiled) else gradient
+        self._plain = mx.value_and_grad(loss)
+        self._compiled = platform.compiles() if compiled is None else compiled
+        self._gradient = mx.compile(self._plain) if self._compiled else self._plain
+        self._shapes: set[tuple[tuple[int, ...], ...]] = set()
 
     def gradient(self, batch: Batch, number: int = 0) -> tuple[mx.array, Any]:
         """Summed loss of a batch and its gradient; `number` is the micro-batch's in the update."""
+        if self._compiled:
+            shape = tuple(a.shape for a in batch.arrays)
+            self._shapes.add(shape)
+            if len(self._shapes) > MOST_SHAPES:
+                self._shapes = {shape}
+                self._gradient = mx.compile(self._plain)  # and the old one's programs are let go
         try:
             key = dropout_key(self.train.seed, self.step, number)
             value, grads = self._gradient(self.parameters, key, *batch.arrays)

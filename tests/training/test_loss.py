@@ -177,6 +177,21 @@ def test_the_compiled_gradient_is_the_eager_one(layout: str, checkpointing: bool
     assert largest_relative_difference(eager.gradient(batch)[1], fast.gradient(batch)[1]) < TOLERANCE
 
 
+def test_compiled_programs_are_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    # T35: hundreds of compiled shapes exhaust Metal's resources in a long run (unsloth-zoo 918).
+    compiled, plain = [], mx.compile
+    monkeypatch.setattr(mx, "compile", lambda f: compiled.append(f) or plain(f))
+    monkeypatch.setattr(optimiser, "MOST_SHAPES", 2)
+    gemma = adapter()
+    fast, eager = updater(gemma, compiled=True), updater(gemma)
+    count = len(compiled)
+    for number, chosen in enumerate([[0], [1], [0], [0, 1], [0, 1, 2], [0, 1, 2]]):
+        batch = collate(rows(), [[r] for r in chosen], 32 * (number + 4))
+        for _ in range(2):
+            assert largest_relative_difference(eager.gradient(batch)[1], fast.gradient(batch)[1]) < TOLERANCE
+    assert len(compiled) == count + 2  # of six shapes, after the second and the fourth
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_dropout_is_the_same_when_recomputed(layout: str) -> None:
     # T36: recomputed with other masks, the gradient would be of another function than the loss.
