@@ -1,5 +1,6 @@
 # make demo   install, then the whole road on the embedded model: audit, train, compare, trace, export (minutes)
 # make test   every check: lint, types, import contract, tests
+# make test-llama  build llama.cpp from source (20 to 25 minutes on two cores, once), and run the tests that run it
 # make clean  remove .venv and what the demo wrote
 
 PYTHON ?= python3
@@ -9,7 +10,7 @@ RUN := runs/demo
 PROMPT := "Print the numbers from 1 to 5, one per line."
 say = @printf '\n== %s ==\n' "$(1)"
 
-.PHONY: install demo test clean
+.PHONY: install demo test test-llama clean
 
 install: .venv/installed
 
@@ -43,6 +44,18 @@ test: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+# Not for this machine's own processor: a native build uses AMX, and dies of it on virtual machines (0.3.36, Q8_0).
+LLAMA := -DGGML_NATIVE=OFF -DLLAVA_BUILD=OFF $(foreach part,TOOLS EXAMPLES TESTS SERVER,-DLLAMA_BUILD_$(part)=OFF)
+
+test-llama: .venv/llama
+	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/llama
+
+.venv/llama: .venv/installed
+	$(call say,Building llama.cpp from source: 20 to 25 minutes on two cores)
+	CMAKE_ARGS="$(LLAMA)" $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+		-e '.[dev,llama]'
+	@touch $@
 
 clean:
 	rm -rf .venv runs/demo runs/clean.jsonl runs/clean.rejected.jsonl

@@ -22,6 +22,7 @@ COMMANDS = {
     "eval": "Count bad outputs over a suite of prompts, with and without an adapter.",
     "export": "Write base and adapter as one model for other programs.",
     "import": "Make a run folder of an adapter from PEFT or mlx-lm.",
+    "verify": "Compare what two models, adapters or exports compute, each in its own program.",
     "bench": "Measure seconds per query, beside mlx-lm.",
     "doctor": "Tell what this machine offers, and what is missing.",
 }

@@ -75,9 +75,9 @@ class Form:
 
 def forms() -> dict[str, Form]:
     """By the name that --to takes."""
-    from mlx_gemma.interop import gguf, gguf_lora, hf, peft
+    from mlx_gemma.interop import gguf, gguf_lora, hf, mlx_folder, peft
 
-    return {"hf": hf.FORM, "peft": peft.FORM, "gguf": gguf.FORM, "gguf-lora": gguf_lora.FORM}
+    return {"hf": hf.FORM, "peft": peft.FORM, "gguf": gguf.FORM, "gguf-lora": gguf_lora.FORM, "mlx": mlx_folder.FORM}
 
 
 @dataclass(frozen=True)

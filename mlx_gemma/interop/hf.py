@@ -9,19 +9,17 @@ text decoder out of a multimodal checkpoint, as Gemma4ForCausalLM.
 from __future__ import annotations
 
 import json
-import math
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from mlx_gemma.gemma4 import headers
 from mlx_gemma.gemma4.checkpoint import Checkpoint
 from mlx_gemma.gemma4.load import load
 from mlx_gemma.gemma4.names import place
 from mlx_gemma.interop.export import Form, Job
-from mlx_gemma.interop.stream import FLOATS, Piece, pieces, weight_files, write_safetensors
+from mlx_gemma.interop.stream import FLOATS, Group, Piece, pieces, weight_files, write_safetensors
 from mlx_gemma.run import write_json
 
 KEPT = ("*.json", "*.jinja", "*.model")  # a README or licence text would speak of another model
@@ -32,16 +30,23 @@ TOP_LEVEL = ("bos_token_id", "eos_token_id", "pad_token_id")  # of a multimodal 
 
 def write(job: Job, out: Path) -> list[float]:
     """Fill `out`, a shard for each of the source's; memory for one merged matrix."""
+    return write_shards(job, out, lambda piece, name: piece.stored(name, _dtype(piece, job)))
+
+
+def write_shards(job: Job, out: Path, stored: Callable[[Piece, str], Group]) -> list[float]:
+    """Every shard of the source, the tensors in it as `stored` has them, and the files beside them."""
     changes: list[float] = []
     where: dict[str, str] = {}
     size = 0
     for file in weight_files(job.source):
-        chosen = [(name, _dtype(p, job), p) for p in pieces(file, job.adapter) if (name := _name(p, job))]
-        if chosen:
-            write_safetensors(out / file.name, chosen, headers.metadata(file))
-        changes += [p.change for _, _, p in chosen if p.change is not None]
-        where |= {name: file.name for name, _, _ in chosen}
-        size += sum(math.prod(p.tensor.shape) * _width(dtype, p) for _, dtype, p in chosen)
+        chosen = [(p, name) for p in pieces(file, job.adapter) if (name := _name(p, job))]
+        groups = [stored(p, name) for p, name in chosen]
+        if groups:
+            write_safetensors(out / file.name, groups, headers.metadata(file))
+        changes += [p.change for p, _ in chosen if p.change is not None]
+        for entry in (e for group in groups for e in group.entries):
+            where[entry.name] = file.name
+            size += entry.size
     for side in {p for pattern in KEPT for p in job.source.folder.glob(pattern) if p.is_file()}:
         shutil.copyfile(side, out / side.name)
     if job.text_only or job.dtype:
@@ -73,12 +78,6 @@ def _name(piece: Piece, job: Job) -> str | None:
 
 def _dtype(piece: Piece, job: Job) -> str:
     return job.dtype if job.dtype and piece.tensor.dtype in FLOATS else piece.tensor.dtype
-
-
-def _width(dtype: str, piece: Piece) -> int:
-    return (
-        np.dtype(FLOATS[dtype][0]).itemsize if dtype in FLOATS else piece.tensor.size // math.prod(piece.tensor.shape)
-    )
 
 
 def read(job: Job, out: Path) -> Any:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 
 import mlx.core as mx
@@ -22,6 +23,24 @@ from mlx_gemma.interop.merge import Adapter, Arrays, fits, merge, place_of
 
 FLOATS = {"F32": (np.uint32, mx.float32), "F16": (np.uint16, mx.float16), "BF16": (np.uint16, mx.bfloat16)}
 BLOCK = 16 * 2**20  # numbers at a time
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A tensor of a safetensors file that is to be written; `size` in bytes."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    size: int
+
+
+@dataclass(frozen=True)
+class Group:
+    """Tensors that are made in one pass: each part holds the next bytes of every one."""
+
+    entries: tuple[Entry, ...]
+    parts: Callable[[], Iterator[tuple[bytes, ...]]]
 
 
 @dataclass
@@ -70,6 +89,13 @@ class Piece:
                 bits = block.astype(target).view(mx.uint32 if storage is np.uint32 else mx.uint16)
             yield np.asarray(bits).tobytes()
 
+    def stored(self, name: str, dtype: str) -> Group:
+        """To be written under a name, in a dtype."""
+        size = self.tensor.size
+        if dtype != self.tensor.dtype:
+            size = math.prod(self.tensor.shape) * np.dtype(FLOATS[dtype][0]).itemsize
+        return Group((Entry(name, dtype, self.tensor.shape, size),), lambda: ((part,) for part in self.data(dtype)))
+
 
 def weight_files(source: Checkpoint) -> list[Path]:
     return sorted(source.folder.glob(WEIGHTS))
@@ -92,28 +118,33 @@ def pieces(file: Path, adapter: Adapter | None) -> list[Piece]:
     return found
 
 
-def write_safetensors(
-    file: Path, chosen: Sequence[tuple[str, str, Piece]], metadata: dict[str, str] | None = None
-) -> None:
-    """Write pieces under (name, dtype), in the order given, as safetensors' own library lays them out.
+def write_safetensors(file: Path, groups: Sequence[Group], metadata: dict[str, str] | None = None) -> None:
+    """Write tensors in the order given, as safetensors' own library lays them out.
 
     Raises:
         OSError: the disk is full or read-only; the file is then incomplete.
     """
     header: dict[str, object] = {"__metadata__": metadata} if metadata else {}
     at = 0
-    for name, dtype, piece in chosen:
-        size = piece.tensor.size
-        if dtype != piece.tensor.dtype:
-            size = math.prod(piece.tensor.shape) * np.dtype(FLOATS[dtype][0]).itemsize
-        header[name] = {"dtype": dtype, "shape": list(piece.tensor.shape), "data_offsets": [at, at + size]}
-        at += size
+    for entry in (e for group in groups for e in group.entries):
+        header[entry.name] = {
+            "dtype": entry.dtype,
+            "shape": list(entry.shape),
+            "data_offsets": [at, at + entry.size],
+        }
+        at += entry.size
     head = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     head += b" " * (-len(head) % 8)
     with file.open("wb") as stream:
         stream.write(len(head).to_bytes(8, "little") + head)
-        for _, dtype, piece in chosen:
-            for part in piece.data(dtype):
-                stream.write(part)
+        first = stream.tell()
+        for group in groups:
+            places = list(accumulate((e.size for e in group.entries), initial=first))
+            first = places.pop()
+            for parts in group.parts():
+                for i, part in enumerate(parts):
+                    stream.seek(places[i])
+                    stream.write(part)
+                    places[i] += len(part)
         stream.flush()
         os.fsync(stream.fileno())

@@ -105,7 +105,7 @@ class TrainSection(Section):
     steps: Count | None = None
     """updates; give this or epochs"""
     checkpointing: bool = False
-    """recompute each layer in the backward pass: about half the activations' memory for about half more time
+    """recompute each layer in the backward pass: 0.6 of the activations' memory for a third more time
     (docs/training.md)"""
     seed: int = Field(0, ge=0, lt=2**64)
     """seed of the initial adapter weights, of the row order, of dropout and of data.limit's choice"""

@@ -12,9 +12,9 @@ import mlx.core as mx
 import pytest
 import torch
 from their_adapters import DECODER, edit_config, edit_tensors, mlx_lm_adapter, peft_adapter
+from tiny_gemma4 import edit_config as edit_base
 from tiny_gemma4 import random_adapter, rename_tensors
 
-from mlx_gemma import platform
 from mlx_gemma.errors import ModelError, UserError
 from mlx_gemma.gemma4 import lora
 from mlx_gemma.interop import counterpart, foreign, peft_read, programs
@@ -51,12 +51,15 @@ MADE: dict[str, tuple[dict[str, Any], str]] = {
     "biases of B": ({"lora_bias": True}, "lora_bias is set"),
     "biases": ({"bias": "all"}, "bias 'all' cannot be held"),
     "tokens": ({"trainable_token_indices": [5, 6]}, "trainable_token_indices is set"),
-    "embeddings": ({"target_modules": rf"{DECODER}|.*\.embed_tokens"}, r"embed_tokens\.lora_embedding_A is no factor"),
+    "embeddings": (
+        {"target_modules": rf"{DECODER}|.*\.embed_tokens"},
+        r"embed_tokens\.base_layer\.weight is no factor",
+    ),
     "per-layer embeddings": (
         {"target_modules": rf"{DECODER}|.*\.per_layer_model_projection"},
         r"per_layer_model_projection\.lora_A.weight is no factor",
     ),
-    "head": ({"target_modules": rf"{DECODER}|lm_head"}, r"lm_head\.lora_A\.weight is no factor"),
+    "head": ({"target_modules": rf"{DECODER}|lm_head"}, r"lm_head\.base_layer\.weight is no factor"),
     "changed base": ({"init_lora_weights": "pissa"}, "init_lora_weights 'pissa'.*path_initial_model"),
     "activated": ({"alora_invocation_tokens": [5]}, "alora_invocation_tokens is set"),
 }
@@ -100,20 +103,23 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "replicated": (lambda f: edit_config(f, layer_replication=[[0, 2], [1, 3]]), "layer_replication is set"),
     "parameters": (lambda f: edit_config(f, target_parameters=["experts.up"]), "target_parameters is set"),
     "of the future": (lambda f: edit_config(f, use_quantum_lora=True), "use_quantum_lora is set"),
-    "wrong rank": (lambda f: edit_config(f, r=8), "is of rank 4, and adapter_config.json says 8"),
+    "wrong rank": (lambda f: edit_config(f, r=8), r"lora_A \[4, .*says rank 8"),
     "no rank": (lambda f: edit_config(f, r=0), "unreadable adapter_config.json"),
     "no pattern": (lambda f: edit_config(f, rank_pattern={"(": 4}), "unreadable adapter_config.json"),
     "no alpha": (lambda f: edit_config(f, lora_alpha=None), "unreadable adapter_config.json"),
     "no dropout": (lambda f: edit_config(f, lora_dropout=1.5), "unreadable adapter_config.json"),
     "no base": (lambda f: edit_config(f, base_model_name_or_path=None), r"does not name its base; give it \(--base"),
-    "base gone": (lambda f: edit_config(f, base_model_name_or_path="./gone"), r"its base ./gone: no such folder.*--base"),
+    "base gone": (lambda f: edit_config(f, base_model_name_or_path="./gone"), "base ./gone: no such folder.*--base"),
     "no lora_B": (renamed(f"{UP}.lora_B", f"{UP}.lora_C"), "lora_C.weight is no factor"),
     "half": (lambda f: edit_tensors(f, lambda t: {k: v for k, v in t.items() if k != f"{UP}.lora_B.weight"}),
              r"up_proj has lora_a, not lora_a, lora_b once"),
     "DoRA without lengths": (lambda f: edit_config(f, use_dora=True), "has lora_a, lora_b, not lora_a, lora_b, m once"),
     "norms": (renamed("1.mlp.up_proj", "1.input_layernorm"), "layers.1.input_layernorm, which .* does not have"),
     "another depth": (renamed("layers.6.", "layers.9."), "layers.9.* which .* does not have"),
-    "another width": (changed(f"{UP}.lora_A.weight", lambda v: v[:, :32]), r"lora_a \[32, 4\].*up_proj, which is \[96, 64\]"),
+    "another width": (changed(f"{UP}.lora_A.weight", lambda v: v[:, :32]),
+                      r"lora_a \[32, 4\].*up_proj, which is \[96, 64\]"),
+    "a scalar": (changed(f"{UP}.lora_A.weight", lambda v: v[0, 0]), r"lora_A \[\]"),
+    "no matrix": (changed(f"{UP}.lora_A.weight", lambda v: v[:, 0]), r"lora_a \[4\]"),
     "numbers": (changed(f"{UP}.lora_A.weight", lambda v: v.to(torch.int32)), "is mlx.core.int32"),
     "diverged": (changed(f"{UP}.lora_B.weight", lambda v: v * torch.nan), "not finite"),
 }  # fmt: skip
@@ -143,7 +149,9 @@ def make_peft(adapter: Path) -> None:
 
 def scale_layers(adapter: Path) -> None:
     found = dict(mx.load(str(adapter / lora.WEIGHTS)))
-    mx.save_safetensors(str(adapter / lora.WEIGHTS), {k: v * (2 if "layer_scalar" in k else 1) for k, v in found.items()})
+    mx.save_safetensors(
+        str(adapter / lora.WEIGHTS), {k: v * (2 if "layer_scalar" in k else 1) for k, v in found.items()}
+    )
 
 
 MLX_LM: dict[str, tuple[Callable[[Path], Any], str]] = {
@@ -172,9 +180,14 @@ def test_damaged_mlx_lm(adapters: Path, damage: str) -> None:
 def test_mlx_lm_full_training(models: Models, tmp_path: Path) -> None:
     """layer_scalar is a parameter in mlx-lm; where it was trained, no other form can tell it."""
     mlx_lm_adapter(models("e2b-text"), tmp_path / "full", kind="full", layers=2)
-    refused(tmp_path / "full", "mlx-lm", "of another|has not", base=str(models("e4b-text")))
+    refused(tmp_path / "full", "mlx-lm", "layer_scalar is not the base's", base=str(models("e4b-text")))
     scale_layers(tmp_path / "full")
-    refused(tmp_path / "full", "mlx-lm", r"layer_scalar was trained, and cannot be held")
+    refused(tmp_path / "full", "mlx-lm", "layer_scalar is not the base's: trained, it cannot be held")
+    rename_tensors(tmp_path / "full", lambda k: k.replace("layer_scalar", "mlp.up_proj.lora_a"))
+    refused(tmp_path / "full", "mlx-lm", "lora_a cannot be held")
+    mlx_lm_adapter(models("e2b-text"), tmp_path / "again", kind="full", layers=2)
+    rename_tensors(tmp_path / "again", lambda k: k.replace("layers.6.mlp", "layers.9.mlp"))
+    refused(tmp_path / "again", "mlx-lm", r"layers\.9\.mlp\..*which .* has not")
 
 
 def test_run_on_a_quantised_base(models: Models, tmp_path: Path) -> None:
@@ -190,21 +203,17 @@ def test_output_exists(theirs: Path, tmp_path: Path, taken: str) -> None:
     assert (tmp_path / taken).read_text() == "mine"
 
 
-@pytest.mark.parametrize("at", ["adapters.safetensors", "adapter_config.json", "manifest.json", "comparison"])
-@pytest.mark.parametrize(
-    ("error", "seen"),
-    [
-        (OSError(errno.ENOSPC, "No space left on device"), UserError),
-        (RuntimeError("[save_safetensors] failed to write"), UserError),
-        (KeyboardInterrupt(), KeyboardInterrupt),
-    ],
-)
+FULL = OSError(errno.ENOSPC, "No space left on device")
+STOPS = [
+    (at, e) for at in (lora.WEIGHTS, lora.CONFIG, "manifest.json", "comparison") for e in (FULL, KeyboardInterrupt())
+]
+
+
+@pytest.mark.parametrize(("at", "error"), [*STOPS, (lora.WEIGHTS, RuntimeError("[save_safetensors] mlx tells it so"))])
 def test_stopped_half_way(
-    theirs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str, error: BaseException, seen: Any
+    theirs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str, error: BaseException
 ) -> None:
     """A full disk or Ctrl-C, wherever it comes: no folder is left."""
-    if isinstance(error, RuntimeError) and at != "adapters.safetensors":
-        pytest.skip("only mlx tells a full disk so")
 
     def failing(*args: Any, **kwargs: Any) -> Any:
         raise error
@@ -214,23 +223,23 @@ def test_stopped_half_way(
             raise error
         path.write_text(json.dumps(value, default=str))
 
-    if at == "adapters.safetensors":
+    if at == lora.WEIGHTS:
         monkeypatch.setattr(foreign.mx, "save_safetensors", failing)
     elif at == "comparison":
         monkeypatch.setattr(programs, "transformers_model", failing)
     else:
         monkeypatch.setattr(foreign.run, "write_json", failing_at)
-    with pytest.raises(seen):
+    with pytest.raises(KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else UserError):
         import_adapter(str(theirs), "peft", out=tmp_path / "out")
     assert not list(tmp_path.glob("out*"))
 
 
 @pytest.mark.parametrize("name", ["e2b-text", "e2b-bf16"])
-@pytest.mark.parametrize("factor", [0.0, 0.5, -1.0, 1.2])
+@pytest.mark.parametrize("factor", [0.0, 0.5, -1.0, 1.001])
 def test_a_wrong_reading_is_found(
     models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, factor: float
 ) -> None:
-    """What the comparison is there for; on a bfloat16 base a fifth too much passes, as its tolerance is wider."""
+    """What the comparison is there for; a thousandth too much is seen, on a bfloat16 base too."""
     peft_adapter(models(name), tmp_path / "theirs")
     real = peft_read.fold
 
@@ -239,12 +248,7 @@ def test_a_wrong_reading_is_found(
         return arrays, rank, scale * factor
 
     monkeypatch.setattr(peft_read, "fold", wrong)
-    if name == "e2b-bf16" and factor == 1.2:
-        done = import_adapter(str(tmp_path / "theirs"), "peft", out=tmp_path / "out")
-        assert done.gap is not None
-        assert done.gap.mean > 0.05 * done.effect
-    else:
-        refused(tmp_path / "theirs", "peft", "computes something else here than in transformers and peft")
+    refused(tmp_path / "theirs", "peft", "computes something else here than in transformers and peft")
 
 
 def test_why_it_was_not_verified(theirs: Path, adapters: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -256,11 +260,12 @@ def test_why_it_was_not_verified(theirs: Path, adapters: Path, tmp_path: Path, m
         assert import_adapter(str(adapters), "mlx-lm", out=tmp_path / "b").unverified == "mlx-lm not installed"
     manifest = json.loads((tmp_path / "a/manifest.json").read_text())
     assert (manifest["verified"], manifest["unverified"]) == (None, done.unverified)
-    monkeypatch.setattr(counterpart.platform, "memory_bytes", lambda: 3_000_000)
+    monkeypatch.setattr(counterpart, "_wide_bytes", lambda source: 10**15)
     done = import_adapter(str(theirs), "peft", out=tmp_path / "c")
-    assert done.unverified == "the base takes 0.0 GB in float32 in transformers, and this machine has 0.0 GB"
+    assert str(done.unverified).startswith(
+        "the base takes 1000000.0 GB in float32 in transformers, and this machine ha"
+    )
     assert done.effect > 0.1
-    assert platform.memory_bytes() == 3_000_000
 
 
 def test_base_in_mlx_lms_names(models: Models, tmp_path: Path) -> None:
@@ -276,7 +281,15 @@ def test_base_in_mlx_lms_names(models: Models, tmp_path: Path) -> None:
     assert done.unverified == "the base is in mlx-lm's own names, which transformers does not load"
 
 
-def test_only_what_the_tensors_tell_is_a_model_error(theirs: Path) -> None:
-    """A hub id that is not there, as every other model name."""
+def test_base_of_bitsandbytes(theirs: Path, models: Models, writable: Callable[[str], Path]) -> None:
+    """As QLoRA adapters name it; --base is the way out."""
+    base = writable("e2b-text")
+    edit_base(base, quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True})
+    edit_config(theirs, base_model_name_or_path=str(base))
+    refused(theirs, "peft", r"quantised by bitsandbytes.*give the full-precision checkpoint of the same model \(--base")
+    assert import_adapter(str(theirs), "peft", str(models("e2b-text")), theirs.parent / "out").gap
+
+
+def test_no_such_adapter() -> None:
     with pytest.raises(ModelError, match="no such folder"):
         import_adapter("./gone", "peft")
