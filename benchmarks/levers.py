@@ -38,7 +38,7 @@ from mlx_gemma.recipe import TrainSection
 from mlx_gemma.training.batches import stream, updates_in
 from mlx_gemma.training.optimiser import Updater
 
-VOCABULARY, COUNT, ROUNDS, PLAIN = 8192, 16, 3, "plain"
+VOCABULARY, COUNT, ROUNDS, PLAIN = 8192, 8, 2, "plain"
 SHAPE = SMALL | {"hidden_size_per_layer_input": 64, "vocab_size": VOCABULARY, "vocab_size_per_layer_input": VOCABULARY}
 LEVERS: dict[str, dict[str, Any]] = {
     PLAIN: {},

@@ -17,9 +17,10 @@ from mlx_gemma.gemma4.checkpoint import Checkpoint, find
 from mlx_gemma.gemma4.headers import tensors
 from mlx_gemma.gemma4.load import Gemma, load
 from mlx_gemma.interop import compare
+from mlx_gemma.interop.card import card
 from mlx_gemma.interop.merge import Adapter, place_of, read_adapter
 from mlx_gemma.interop.stream import FLOATS, weight_files
-from mlx_gemma.run import disk_errors
+from mlx_gemma.run import disk_errors, write_text
 
 # Mean logit difference that is accepted, in standard deviations of the logits. Measured on nano and on random E2B- and
 # E4B-like models (ill conditioned, so an upper bound): float32 sources 3e-6; bfloat16 sources 2e-2 computed in float32
@@ -159,6 +160,8 @@ def export(
                 judge_quantised(out, survived, force)
             else:
                 judge(job, out, gap, effect)
+            if not form.file:
+                write_text(part / "README.md", card(source, run, to, gap, effect))
             size = sum(p.stat().st_size for p in part.iterdir())
             if form.file:
                 next(part.iterdir()).rename(out)

@@ -17,7 +17,7 @@ def check(repository: str) -> None:
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
+    from huggingface_hub.utils._validators import validate_repo_id
 
     try:
         if repository.count("/") != 1:

@@ -139,7 +139,7 @@ def _llama_errors() -> tuple[Any, list[str]]:
     return callback, told
 
 
-def llama(model: Path, adapter: Path | None, longest: int, threads: int = 2) -> Functions:
+def llama(model: Path, adapter: Path | None, longest: int) -> Functions:
     """llama.cpp with K and V in float32, no flash attention, every position's logits.
 
     Args:
@@ -154,10 +154,11 @@ def llama(model: Path, adapter: Path | None, longest: int, threads: int = 2) -> 
 
     _, told = _llama_errors()
     told.clear()
+    threads = int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1))  # they spin where a core is not theirs
     try:
         program = llama_cpp.Llama(
-            str(model), n_ctx=longest, n_batch=longest, n_threads=threads, logits_all=True, verbose=False,
-            lora_path=str(adapter) if adapter else None, type_k=0, type_v=0, flash_attn=False,
+            str(model), n_ctx=longest, n_batch=longest, n_threads=threads, n_threads_batch=threads, logits_all=True,
+            verbose=False, lora_path=str(adapter) if adapter else None, type_k=0, type_v=0, flash_attn=False,
         )  # fmt: skip
     except (ValueError, RuntimeError, AssertionError) as e:
         what = f"llama.cpp does not load it: {told[0] if told else e}"

@@ -44,7 +44,11 @@ def test_peft_computes_base_plus_adapter(models: Models, tmp_path: Path, name: s
     wanted = our_logits(load(str(run)), TOKENS)
     done = export(run, "peft")
     assert done.path == run / "peft"
-    assert sorted(p.name for p in done.path.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
+    assert sorted(p.name for p in done.path.iterdir()) == [
+        "README.md",
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    ]
     assert done.gap.largest == 0.0
     assert done.changes == []
 
