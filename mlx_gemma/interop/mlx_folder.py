@@ -25,6 +25,7 @@ from mlx_gemma.interop.stream import FLOATS, Entry, Group, Piece, pieces, weight
 from mlx_gemma.run import write_json
 
 QUANTISATIONS = tuple(mode for mode in MODES if mode != "nf4")  # which mlx-lm does not know
+PACKED = 32  # mlx-lm makes no layer of other widths, whatever nvfp4's group
 SMALL = {name for names in PROJECTIONS.values() for name in names} | set(EMBEDDINGS)
 DTYPES = {mx.uint32: "U32", mx.uint8: "U8", mx.float32: "F32", mx.bfloat16: "BF16", mx.float16: "F16"}
 
@@ -38,11 +39,10 @@ def check(job: Job) -> None:
     if job.quantize is None:
         return
     widths = {p.tensor.shape[1] for file in weight_files(job.source) for p in pieces(file, None) if _is_small(p)}
-    if any(width % MODES[job.quantize].group for width in widths):
-        fits = [m for m in QUANTISATIONS if not any(width % MODES[m].group for width in widths)]
-        what = (
-            f"{job.quantize} needs widths that are multiples of {MODES[job.quantize].group}, these are {sorted(widths)}"
-        )
+    multiple = {mode: max(MODES[mode].group, PACKED) for mode in QUANTISATIONS}
+    if any(width % multiple[job.quantize] for width in widths):
+        fits = [mode for mode in QUANTISATIONS if not any(width % multiple[mode] for width in widths)]
+        what = f"{job.quantize} needs widths that are multiples of {multiple[job.quantize]}, these are {sorted(widths)}"
         raise ModelError(what, where=job.source.name, fix=f"possible for it: {', '.join(fits) or 'none'}")
 
 
@@ -78,12 +78,11 @@ def _stored(piece: Piece, name: str, job: Job) -> Group:
             yield tuple(_bytes(array) for array in quantised(block))
 
     rows, width = piece.tensor.shape
-    some = 32  # rows; of one alone nvfp4 takes no width that is not a multiple of 32
-    few = quantised(mx.zeros((some, width)))
+    one = quantised(mx.zeros((1, width)))  # what a row becomes
     stem = name.removesuffix("weight")
     entries = tuple(
-        Entry(stem + leaf, DTYPES[array.dtype], (rows, array.shape[1]), rows * array.nbytes // some)
-        for leaf, array in zip(("weight", "scales", "biases"), few, strict=False)
+        Entry(stem + leaf, DTYPES[array.dtype], (rows, array.shape[1]), rows * array.nbytes)
+        for leaf, array in zip(("weight", "scales", "biases"), one, strict=False)
     )
     return Group(entries, parts)
 
