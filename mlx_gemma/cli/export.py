@@ -89,8 +89,8 @@ def told(done: Exported) -> list[str]:
         share = gap.mean / max(done.effect, 1e-12)
         lines.append(f"verified by reading it again: off by {share:.2%} of the adapter's effect on the logits")
     lines.append(
-        f"mean {gap.mean:.1e} of {done.effect:.1e}, max {gap.largest:.1e}, KL {gap.kl:.1e} nats, "
-        f"same most probable token {gap.agreement:.1%}; over {over}"
+        f"mean {gap.mean:.1e} of {done.effect:.1e}, max {gap.largest:.1e}, KL {gap.kl:.1e} nats\n"
+        f"the same most probable token in {gap.agreement:.1%}; over {over}"
     )
     if done.moved is not None:
         share = done.moved / max(done.effect, 1e-12)

@@ -49,7 +49,7 @@ def command(a: str, b: str, prompts: Path | None, limit: int, base: str | None, 
     verdict = "the same function" if found.equal else "NOT the same function"
     console.print(f"{verdict}: mean logit difference {gap.mean:.1e}, accepted {found.accepted:.1e}", style="bold")
     console.print(
-        f"max {gap.largest:.1e}, KL {gap.kl:.1e} nats, same most probable token {gap.agreement:.1%}, "
-        f"same greedy text {found.same} of {found.prompts}"
+        f"max {gap.largest:.1e}, KL {gap.kl:.1e} nats, the same most probable token in {gap.agreement:.1%}\n"
+        f"the same greedy text on {found.same} of {found.prompts} prompts"
     )
     return int(not found.equal)
