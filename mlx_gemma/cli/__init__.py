@@ -60,7 +60,7 @@ def main() -> None:
         click.echo(f"mlx-gemma: {e}", err=True)
         sys.exit(130 if isinstance(e, Interrupted) else 2)
     except click.ClickException as e:
-        click.echo(f"mlx-gemma: {e.format_message()}", err=True)
+        click.echo(f"mlx-gemma: {' '.join(e.format_message().split())}", err=True)  # some take several lines
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
         click.echo("mlx-gemma: interrupted; what is on disk is whole", err=True)
