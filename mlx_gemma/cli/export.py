@@ -83,11 +83,10 @@ def told(done: Exported) -> list[str]:
     what = f"{len(done.changes)} tensors merged, " if done.changes else ""
     over = f"the run's first {done.rows} validation rows" if done.rows else "three built-in conversations"
     lines = [f"{done.path}: {what}{done.bytes / 1e6:.1f} MB"]
-    if done.survived is not None:
-        lines.append(f"verified by reading it again: {done.survived:.0%} of the adapter's effect survives quantisation")
-    else:
-        share = gap.mean / max(done.effect, 1e-12)
-        lines.append(f"verified by reading it again: off by {share:.2%} of the adapter's effect on the logits")
+    rounding = gap.mean / max(done.effect, 1e-12)
+    lines.append(
+        f"verified by reading it again: {done.survived:.1%} of the adapter's effect, {rounding:.1%} of noise beside it"
+    )
     lines.append(
         f"mean {gap.mean:.1e} of {done.effect:.1e}, max {gap.largest:.1e}, KL {gap.kl:.1e} nats\n"
         f"the same most probable token in {gap.agreement:.1%}; over {over}"

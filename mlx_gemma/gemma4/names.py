@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 
-PREFIXES = ("model.language_model.", "language_model.model.", "model.")
 _DECODER = re.compile(
     r"(?:model\.language_model|language_model\.model|model)\."
     r"((?:layers|embed_tokens|embed_tokens_per_layer|norm|per_layer_model_projection|per_layer_projection_norm)\..+)"

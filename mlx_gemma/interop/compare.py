@@ -14,7 +14,7 @@ import numpy as np
 from mlx_gemma.data.formats import read_rows
 from mlx_gemma.errors import ModelError, UserError
 from mlx_gemma.gemma4.layers import head
-from mlx_gemma.gemma4.template import ChatTemplate, Message
+from mlx_gemma.gemma4.template import ChatTemplate, Example, Message
 from mlx_gemma.platform import scalar
 from mlx_gemma.recipe import read_recipe
 from mlx_gemma.run import RECIPE
@@ -49,12 +49,12 @@ def difference(found: Logits, reference: Logits) -> Difference:
     """Compare logits [tokens, vocabulary] over the same tokens.
 
     Raises:
-        ModelError: `found` holds NaN or infinity, or another vocabulary.
+        ModelError: either holds NaN or infinity, or they are of different vocabularies.
     """
     if found.shape != reference.shape:
         what = f"{found.shape[1]} logits a token against {reference.shape[1]}"
         raise ModelError(what, fix="give two artefacts of the same model")
-    if not np.isfinite(found).all():
+    if not (np.isfinite(found).all() and np.isfinite(reference).all()):
         raise ModelError("the logits are not finite", fix="check the adapter: its training may have diverged")
     gap = np.abs(found - reference)
     same = (found.argmax(-1) == reference.argmax(-1)).mean()
@@ -65,11 +65,12 @@ def difference(found: Logits, reference: Logits) -> Difference:
 def survived(found: Logits, found_base: Logits, wanted: Logits, base: Logits) -> float:
     """How much of an adapter's effect on the logits is left where base and adapter were rounded together.
 
-    1 is all of it, 0 none: the coefficient of the effect, wanted - base, in what was found over a base that was rounded
+    1 is all of it (or there was none), 0 nothing: the coefficient of the effect, wanted - base, in what was found over a base that was rounded
     in the same way (least squares, over every position and token).
     """
     effect = wanted - base
-    return float(np.vdot(found - found_base, effect) / max(float(np.vdot(effect, effect)), 1e-30))
+    size = float(np.vdot(effect, effect))
+    return float(np.vdot(found - found_base, effect)) / size if size else 1.0
 
 
 def _kl(p: Logits, q: Logits) -> float:
@@ -91,9 +92,15 @@ def validation_rows(run: Path, template: ChatTemplate) -> list[list[int]]:
     try:
         valid = read_recipe(run / RECIPE).recipe.data.valid
         rows = list(islice(read_rows(valid, "valid"), ROWS)) if valid else []
-        return [template.example(row.messages).tokens[:LONGEST] for row in rows]
+        return [_window(template.example(row.messages)) for row in rows]
     except UserError:  # an imported adapter, or data that was moved
         return []
+
+
+def _window(example: Example) -> list[int]:
+    """Where the prompt ends and the answer begins, however long the prompt."""
+    first = max(0, example.supervised.index(True) - LONGEST // 2)
+    return example.tokens[first : first + LONGEST]
 
 
 def logits(text: Any, tokens: Sequence[int]) -> Logits:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mlx_gemma import run as run_folder
 from mlx_gemma.errors import ModelError, UserError
 from mlx_gemma.gemma4 import lora
 from mlx_gemma.gemma4.checkpoint import Checkpoint, find
@@ -27,6 +28,8 @@ from mlx_gemma.run import disk_errors, write_text
 # (rounding of the merged weights), 6e-2 in bfloat16. An adapter that moved each weight by 20 % made 0.2 to 1.0.
 TOLERANCE = {"F32": 1e-4, "F16": 0.1, "BF16": 0.1, "Q8_0": 0.2}
 MOST_OF_EFFECT = 0.5  # a merge that did nothing is off by the whole effect, however small that is
+SCALE = 0.15  # by which the share of the effect that is found may miss 1
+QUANTISED = 2.0  # times the error that quantising makes in the base alone, for base + adapter
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ class Form:
         check: refuses a job before anything is loaded.
         dtypes, quantize: what --dtype and --quantize may name; text_only: whether --text-only means something.
         file: whether it is a single file.
+        merges: whether the adapter goes into the weights, and is rounded with them.
         quantised_base: the base alone, quantised as the export is; for the share of the adapter's effect that is left.
     """
 
@@ -71,6 +75,7 @@ class Form:
     quantize: tuple[str, ...] = ()
     text_only: bool = False
     file: bool = False
+    merges: bool = True
     quantised_base: Callable[[Job], Any] | None = None
 
 
@@ -91,7 +96,7 @@ class Exported:
     gap: compare.Difference  # exported against base + adapter
     effect: float  # mean logit difference of the adapter itself: base against base + adapter
     moved: float | None  # base + adapter against what was trained, the quantised base + adapter, if it was so
-    survived: float | None  # of a quantised export: the share of the adapter's effect that is left
+    survived: float  # share of the adapter's effect that was found in what was written; see `compare.survived`
     rows: int  # of the run's own validation set, over which this was measured; 0: over compare.CONVERSATIONS
 
 
@@ -133,9 +138,10 @@ def export(
     for path, what in ((out, "exists"), (part, "is left over from an export that was killed")):
         if path.exists() or path.is_symlink():
             raise UserError(what, where=path, fix="remove it or choose another output (--out)")
-    adapter = read_adapter(run)
-    job = Job(run, find(base) if base else find(*lora.base_of(run)), adapter, dtype, quantize, text_only)
+    job = Job(run, find(base) if base else find(*lora.base_of(run)), read_adapter(run), dtype, quantize, text_only)
     _check(job, form)
+    if not base:
+        _same_base(job)
 
     source = job.source
     gemma = load(source.name, revision=source.revision)
@@ -144,7 +150,7 @@ def export(
     before = compare.all_logits(gemma.text, tokens)
     lora.load_adapter(gemma.model, run)
     wanted = compare.all_logits(gemma.text, tokens)
-    effect = compare.difference(before, wanted).mean
+    effect = compare.difference(wanted, before).mean
     del gemma
     moved = _moved(job, tokens, wanted)
 
@@ -153,13 +159,14 @@ def export(
             part.mkdir(parents=True)
             changes = form.write(job, part)
             found = compare.all_logits(form.read(job, part), tokens)
-            gap, survived = compare.difference(found, wanted), None
+            gap = compare.difference(found, wanted)
             if job.quantize and form.quantised_base:
                 rounded = compare.all_logits(form.quantised_base(job), tokens)
                 survived = compare.survived(found, rounded, wanted, before)
-                judge_quantised(out, survived, force)
+                judge_quantised(out, survived, gap, compare.difference(rounded, before), force)
             else:
-                judge(job, out, gap, effect)
+                survived = compare.survived(found, before, wanted, before)
+                judge(job, form, out, gap, effect, survived)
             if not form.file:
                 write_text(part / "README.md", card(source, run, to, gap, effect))
             size = sum(p.stat().st_size for p in part.iterdir())
@@ -174,27 +181,40 @@ def export(
     return Exported(out, changes, size, gap, effect, moved, survived, len(rows))
 
 
-def judge(job: Job, out: Path, gap: compare.Difference, effect: float) -> None:
+def judge(job: Job, form: Form, out: Path, gap: compare.Difference, effect: float, survived: float) -> None:
     """Whether what was written is base + adapter.
 
+    Args:
+        survived: share of the adapter's effect; rounding is noise, and hardly moves it.
+
     Raises:
-        ModelError: it differs by more than its precision explains, or by more than half of the adapter's effect.
+        ModelError: it differs by more than its precision explains, or by more than half of the adapter's effect, or the
+            adapter's scale is another.
     """
-    tolerance = max(TOLERANCE[d] for d in (job.dtypes | {job.dtype} if job.dtype else job.dtypes))
-    if gap.mean > tolerance * gap.spread:
-        what = f"the exported model is not base + adapter: {gap}, accepted mean {tolerance * gap.spread:.1e}"
+    coarse = (job.dtypes if form.merges else {"F32"}) | ({job.dtype} if job.dtype else set())
+    tolerance = max(TOLERANCE[dtype] for dtype in coarse) * gap.spread
+    if not gap.mean <= tolerance or (effect > 0 and not abs(survived - 1) <= SCALE):
+        what = f"the export is not base + adapter: {gap}, accepted mean {tolerance:.1e}; {survived:.2f} of the effect"
         raise ModelError(what, where=out, fix="nothing was kept; report this with the adapter's config")
     if gap.mean > MOST_OF_EFFECT * effect:
         what = f"the adapter's effect ({effect:.1e} on the mean logit) is lost in the rounding: {gap}"
         raise ModelError(what, where=out, fix="nothing was kept; train longer, or export in float32 (--dtype)")
 
 
-def judge_quantised(out: Path, survived: float, force: bool) -> None:
-    """Whether enough of the adapter is left where base and adapter were quantised together.
+def judge_quantised(
+    out: Path, survived: float, gap: compare.Difference, rounding: compare.Difference, force: bool
+) -> None:
+    """Whether enough of the adapter is left where base and adapter were quantised together, and nothing else broke.
+
+    Args:
+        rounding: the base quantised alike, against the base.
 
     Raises:
-        ModelError: under half of its effect.
+        ModelError: under half of its effect, or an error that quantising does not explain.
     """
+    if not gap.mean <= QUANTISED * rounding.mean or not survived <= 1 / MOST_OF_EFFECT:
+        what = f"the export is not base + adapter: {gap}; quantising makes a mean of {rounding.mean:.1e} in the base"
+        raise ModelError(what, where=out, fix="nothing was kept; report this with the adapter's config")
     if survived < MOST_OF_EFFECT and not force:
         what = f"{survived:.0%} of the adapter's effect survives this quantisation"
         raise ModelError(what, where=out, fix="nothing was kept; take more bits, train longer, or add --force")
@@ -205,7 +225,8 @@ def _check(job: Job, form: Form) -> None:
     source, adapter = job.source, job.adapter
     full = "export onto the full-precision checkpoint of the same model (--base)"
     if any(key.startswith("quantization") for config in (source.config, source.text_config) for key in config):
-        raise ModelError("the base is quantised, and would lose the adapter", where=source.name, fix=full)
+        why = "which would lose the adapter" if form.merges else "which other programs do not load"
+        raise ModelError(f"the base is quantised, {why}", where=source.name, fix=full)
     held = {place_of(name) for file in weight_files(source) for name in tensors(file)}
     lost = sorted(set(adapter.arrays) - held)
     if lost:
@@ -224,11 +245,32 @@ def _check(job: Job, form: Form) -> None:
     form.check(job)
 
 
+def _same_base(job: Job) -> None:
+    """Whether the base is still the one that the run was trained on, to the bit; reads it once.
+
+    Raises:
+        ModelError: it is another.
+    """
+    lora.check_base(job.run, job.source)
+    try:
+        trained = run_folder.read_manifest(job.run)["base"].get("digest")
+    except (UserError, KeyError, AttributeError):  # an adapter that mlx-lm trained, or an imported one
+        return
+    if trained and trained != job.source.digest:
+        fix = "give the one it was trained on (--base), or this one, to merge into it all the same"
+        raise ModelError("the base has changed since the run was trained on it", where=job.source.name, fix=fix)
+
+
 def _moved(job: Job, tokens: list[list[int]], wanted: compare.Logits) -> float | None:
-    """The mean logit difference that a base quantised in training makes (T25: another base is another function)."""
-    quantization = lora.quantization_of(job.run)
-    if not quantization:
+    """The mean logit difference to what was trained, where that was on other weights: a base quantised in memory or on
+    the disk (T25: another base is another function). None if it was on these, or on a base that is gone."""
+    quantization, source = lora.quantization_of(job.run), job.source
+    try:
+        trained = find(*lora.base_of(job.run))
+    except ModelError:
+        trained = source
+    if not quantization and trained.folder.resolve() == source.folder.resolve():
         return None
-    gemma: Gemma = load(job.source.name, revision=job.source.revision, **quantization)
+    gemma: Gemma = load(trained.name, revision=trained.revision, **quantization)
     lora.load_adapter(gemma.model, job.run)
     return compare.difference(compare.all_logits(gemma.text, tokens), wanted).mean

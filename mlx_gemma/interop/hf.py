@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from mlx_gemma.errors import ModelError
 from mlx_gemma.gemma4 import headers
 from mlx_gemma.gemma4.checkpoint import Checkpoint
 from mlx_gemma.gemma4.load import load
@@ -26,6 +27,22 @@ KEPT = ("*.json", "*.jinja", "*.model")  # a README or licence text would speak 
 INDEX = "model.safetensors.index.json"
 NAMES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 TOP_LEVEL = ("bos_token_id", "eos_token_id", "pad_token_id")  # of a multimodal config: what its text_config may lack
+
+
+def check(job: Job) -> None:
+    """Whether transformers would load what is written.
+
+    Raises:
+        ModelError: the base has mlx-lm's names, which transformers loads with random weights and no error (T28).
+    """
+    if job.text_only:
+        return
+    names = [name for file in weight_files(job.source) for name in headers.tensors(file)]
+    if foreign := next((name for name in names if name.startswith("language_model.")), None):
+        what = (
+            f"the base is in mlx-lm's names ({foreign}), and so would be the result, which transformers does not load"
+        )
+        raise ModelError(what, where=job.source.name, fix="add --text-only, or give the original checkpoint (--base)")
 
 
 def write(job: Job, out: Path) -> list[float]:
@@ -84,4 +101,4 @@ def read(job: Job, out: Path) -> Any:
     return load(str(out)).text
 
 
-FORM = Form("hf", write, read, dtypes=tuple(FLOATS), text_only=True)
+FORM = Form("hf", write, read, check, dtypes=tuple(FLOATS), text_only=True)

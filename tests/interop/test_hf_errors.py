@@ -11,13 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+import numpy as np
 import pytest
-from tiny_gemma4 import edit_config, random_adapter, rename_tensors
+from logits import reference_model
+from tiny_gemma4 import edit_config, edit_weights, random_adapter, rename_tensors
 
 from mlx_gemma.errors import ModelError, UserError
 from mlx_gemma.gemma4 import lora
-from mlx_gemma.interop import hf
+from mlx_gemma.gemma4.checkpoint import Checkpoint
+from mlx_gemma.interop import compare, hf
+from mlx_gemma.interop import export as exporting
 from mlx_gemma.interop.export import export
+from mlx_gemma.interop.stream import Piece
 
 Models = Callable[[str], Path]
 
@@ -149,11 +154,87 @@ def test_stopped_half_way(
     assert {p.name: p.read_bytes() for p in base.iterdir()} == before
 
 
-@pytest.mark.parametrize("factor", [0.0, 0.5, -1.0, 1.5])
-def test_wrong_merge_is_refused(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, factor: float) -> None:
-    """A merge with a wrong scale, or none, is what the tolerance is there to find."""
-    real = hf.pieces
-    monkeypatch.setattr(hf, "pieces", lambda file, a: real(file, replace(a, scale=a.scale * factor)))
-    with pytest.raises(ModelError, match=r"is not base \+ adapter"):
-        export(run, "hf", tmp_path / "out")
+@pytest.mark.parametrize("factor", [0.0, 0.5, 0.7, -1.0, 1.4])
+@pytest.mark.parametrize(("base", "size"), [("e2b", 0.05), ("e2b-bf16", 0.05), ("e2b-bf16", 0.005), ("nano", 0.005)])
+def test_wrong_merge_is_refused(
+    models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, base: str, size: float, factor: float
+) -> None:
+    """A merge with a wrong scale, or none; also of an adapter that does little more than bfloat16's rounding."""
+    random_adapter(models(base), tmp_path / "run", size=size)
+    with monkeypatch.context() as patch:
+        real = hf.pieces
+        patch.setattr(hf, "pieces", lambda file, a: real(file, replace(a, scale=a.scale * factor)))
+        with pytest.raises(ModelError, match=r"is not base \+ adapter|is lost in the rounding"):
+            export(tmp_path / "run", "hf", tmp_path / "out")
     assert not left_behind(tmp_path)
+    done = export(tmp_path / "run", "hf", tmp_path / "out")
+    print(f"{base} {size}: {done.survived:.4f} of the effect, rounding {done.gap.mean / done.effect:.3f}")
+
+
+@pytest.mark.parametrize("to", ["peft", "gguf-lora"])
+def test_a_wrong_scale_of_an_adapter_s_form_is_refused(
+    models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str
+) -> None:
+    """On a bfloat16 base, too: nothing is merged, so nothing is rounded."""
+    random_adapter(models("e2b-bf16"), tmp_path / "run", size=0.005)
+    read = exporting.read_adapter
+    with monkeypatch.context() as patch:
+        patch.setattr(exporting, "read_adapter", lambda run: replace(a := read(run), scale=a.scale * 1.02))
+        with pytest.raises(ModelError, match=r"is not base \+ adapter"):
+            export(tmp_path / "run", to, tmp_path / "out")
+    assert not left_behind(tmp_path)
+    export(tmp_path / "run", to, tmp_path / "out")
+
+
+def test_a_damaged_tensor_beside_the_quantised_ones_is_refused(
+    models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random_adapter(models("wide"), tmp_path / "run")
+    real = Piece.data
+
+    def data(self: Piece, dtype: str) -> Any:
+        for part in real(self, dtype):
+            yield bytes(len(part)) if self.name.endswith("per_layer_projection_norm.weight") else part
+
+    monkeypatch.setattr(Piece, "data", data)
+    with pytest.raises(ModelError, match=r"is not base \+ adapter: .*quantising makes a mean of"):
+        export(tmp_path / "run", "mlx", tmp_path / "out", quantize="affine8", force=True)
+    assert not left_behind(tmp_path)
+
+
+def test_a_base_in_mlx_lm_s_names_is_no_hugging_face_folder(writable: Callable[[str], Path], tmp_path: Path) -> None:
+    """T28: transformers loads such a folder with random weights and no error, and our own reader would not notice."""
+    base = writable("e2b")
+    edit_weights(
+        base,
+        lambda w: [
+            w.__setitem__(k.replace("model.language_model.", "language_model.model."), w.pop(k))
+            for k in list(w)
+            if "language_model" in k or w.pop(k) is None
+        ],
+    )
+    random_adapter(base, tmp_path / "run")
+    with pytest.raises(ModelError, match=r"mlx-lm's names \(language_model\..*; add --text-only"):
+        export(tmp_path / "run", "hf", tmp_path / "out")
+    out = export(tmp_path / "run", "hf", tmp_path / "out", text_only=True).path
+    reference_model(out)
+
+
+def test_a_base_that_has_changed_is_refused(models: Models, tmp_path: Path, writable: Callable[[str], Path]) -> None:
+    base = writable("e2b")
+    random_adapter(base, tmp_path / "run")
+    (tmp_path / "run" / "manifest.json").write_text(json.dumps({"base": {"digest": Checkpoint("", base).digest}}))
+    export(tmp_path / "run", "hf", tmp_path / "out")
+    edit_weights(
+        base, lambda w: w.__setitem__("model.language_model.norm.weight", w["model.language_model.norm.weight"] * 1.1)
+    )
+    with pytest.raises(ModelError, match=r"the base has changed since the run was trained on it; .*--base"):
+        export(tmp_path / "run", "hf", tmp_path / "out-2")
+    export(tmp_path / "run", "hf", tmp_path / "out-2", base=str(base))
+
+
+def test_nan_on_either_side_is_no_agreement() -> None:
+    one = np.ones((2, 3), np.float32)
+    for found, reference in ((one * np.nan, one), (one, one * np.nan)):
+        with pytest.raises(ModelError, match="not finite"):
+            compare.difference(found, reference)

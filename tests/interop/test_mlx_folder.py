@@ -37,7 +37,7 @@ def test_mlx_lm_computes_base_plus_adapter(models: Models, tmp_path: Path, name:
     print(f"{name}: mean {np.abs(found - adapted).mean():.1e} of {adapted.std():.1e}")
     assert np.abs(found - adapted).mean() < 1e-5 * adapted.std()
     assert np.abs(reference_logits(done.path, TOKENS) - adapted).mean() < 1e-5 * adapted.std()  # transformers too
-    assert done.survived is None
+    assert done.survived == pytest.approx(1, abs=1e-4)
     assert done.rows == 0
 
 
@@ -48,7 +48,6 @@ def test_quantised(models: Models, tmp_path: Path, name: str, quantize: str) -> 
     random_adapter(models(name), tmp_path / "run")
     done = export(tmp_path / "run", "mlx", tmp_path / "out", quantize=quantize)
     print(f"{name} {quantize}: {done.survived:.3f} of the effect survives, gap {done.gap.mean / done.gap.spread:.2f}")
-    assert done.survived is not None
     bits = MODES[quantize].bits
     assert (0.9 if bits > 4 else MOST_OF_EFFECT) < done.survived < 1.1  # a random model is ill conditioned
     config = json.loads((done.path / "config.json").read_text())
@@ -68,7 +67,6 @@ def test_an_adapter_below_the_step_of_the_quantisation_is_refused(models: Models
         export(tmp_path / "run", "mlx", tmp_path / "out", quantize="affine4")
     assert not (tmp_path / "out").exists()
     done = export(tmp_path / "run", "mlx", tmp_path / "out", quantize="affine4", force=True)
-    assert done.survived is not None
     assert done.survived < 0.5
 
 
