@@ -17,7 +17,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +126,54 @@ def disk_errors(folder: Path) -> Iterator[None]:
         if e.errno in (errno.ENOSPC, errno.EDQUOT):
             raise UserError("the disk is full", where=folder, fix="free space, or choose another output") from e
         raise UserError(f"cannot be written: {e.strerror or e}", where=folder, fix="choose another output") from e
+
+
+def check_new(out: Path) -> None:
+    """Whether `whole_folder` may make `out`; to be asked before the work that comes first.
+
+    Raises:
+        UserError: it exists, or a command that was killed has left its part.
+    """
+    with disk_errors(out):
+        for path, what in ((out, "exists"), (_part(out), "is left over from a command that was killed")):
+            if path.exists() or path.is_symlink():
+                raise UserError(what, where=path, fix="remove it or choose another output (--out)")
+
+
+@contextmanager
+def whole_folder(out: Path, *, file: bool = False) -> Iterator[Path]:
+    """OUT.part, a new folder to fill. Where the block ends well it takes `out`'s name.
+
+    Else it is removed, and the parents that were made for it: Ctrl-C too.
+
+    Args:
+        file: `out` is a file, the only one in the folder.
+
+    Raises:
+        UserError: see `check_new`; or the disk refuses, which any OSError in the block is taken for.
+    """
+    check_new(out)
+    part, made = _part(out), list[Path]()
+    try:
+        with disk_errors(out):
+            made += [p for p in part.parents if not p.exists()]
+            part.mkdir(parents=True)
+            yield part
+            if file:
+                next(part.iterdir()).rename(out)
+                part.rmdir()
+            else:
+                part.rename(out)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        for parent in made:
+            with suppress(OSError):  # somebody else has put something into it
+                parent.rmdir()
+        raise
+
+
+def _part(out: Path) -> Path:
+    return out.with_name(out.name + ".part")
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

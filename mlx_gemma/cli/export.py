@@ -73,8 +73,10 @@ def command(
     for line in told(done):
         console.print(line)
     if push_to_hub:
+        for line in hub.warnings(done.path, done.card):
+            console.print(line, style="yellow")
         with console.status("uploading"):
-            console.print(f"uploaded: {hub.push(done.path, push_to_hub)}")
+            console.print(f"uploaded: {hub.push(done.path, push_to_hub, done.card)}")
 
 
 def told(done: Exported) -> list[str]:

@@ -30,7 +30,8 @@ STRUCTURE = (  # what shapes do not tell
     "rope_parameters",
     "sliding_window",
 )
-WANTED = ["*.json", "*.jinja", "*.safetensors"]
+WANTED = ["*.json", "*.jinja", "*.safetensors"]  # what `digest` is over
+DOWNLOADED = [*WANTED, "README.md"]  # for the base's licence, in what is exported
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ def _download(name: str, revision: str | None) -> tuple[Path, str]:
     try:
         if name.count("/") != 1:
             raise HFValidationError(name)  # the hub also knows names without an owner, of old; no Gemma 4 has one
-        folder = Path(snapshot_download(name, revision=revision, allow_patterns=WANTED))
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=DOWNLOADED))
     except HFValidationError as e:
         raise ModelError(
             "no such folder, and not a hub id",

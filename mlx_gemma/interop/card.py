@@ -1,10 +1,13 @@
-"""The model card (README.md) of an exported folder: what it was made of, and what was measured.
+"""The model card (README.md) of an export: what it was made of, and what was measured.
 
-Everything in it stands in the run folder: recipe.yaml, manifest.json. An adapter without them gets a shorter card.
+What it says of the training stands in the run folder: recipe.yaml, manifest.json, and eval*.jsonl where `mlx-gemma eval
+--save` wrote them there. An adapter without them gets a shorter card.
 """
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,37 +16,65 @@ from mlx_gemma.errors import UserError
 from mlx_gemma.gemma4.checkpoint import Checkpoint
 from mlx_gemma.interop.compare import Difference
 
-LIBRARIES = {"hf": "transformers", "peft": "peft", "mlx": "mlx"}
-KINDS = {"hf": "merged into the base's weights", "peft": "as a PEFT adapter", "mlx": "merged, for mlx-lm"}
+LIBRARIES = {"hf": "transformers", "peft": "peft", "gguf": "gguf", "gguf-lora": "gguf", "mlx": "mlx"}
+KINDS = {
+    "hf": "merged into the base's weights",
+    "peft": "as a PEFT adapter",
+    "gguf": "merged into the base's weights, for llama.cpp, Ollama and LM Studio",
+    "gguf-lora": "as an adapter for llama.cpp's --lora",
+    "mlx": "merged, for mlx-lm",
+}
+ADAPTERS = ("peft", "gguf-lora")
 
 
-def card(source: Checkpoint, folder: Path, to: str, gap: Difference, effect: float) -> str:
+def card(
+    source: Checkpoint,
+    folder: Path,
+    to: str,
+    gap: Difference,
+    effect: float,
+    *,
+    quantize: str | None = None,
+    survived: float | None = None,
+    moved: float | None = None,
+) -> str:
     """The text of README.md.
 
     Args:
         source: the base.
         folder: the run folder.
-        to: hf, peft or mlx.
-        gap, effect: what the export's verification found; see `export.Exported`.
+        to: a key of `export.forms`.
+        gap, effect, survived, moved: what the export's verification found; see `export.Exported`.
+        quantize: how the weights were quantised in the export.
     """
     from huggingface_hub import ModelCardData
 
     base = source.name if source.revision or source.name == "nano" else source.folder.name
     data = ModelCardData(
         base_model=base if source.revision else None,
-        base_model_relation="adapter" if to == "peft" else "finetune",
+        base_model_relation="adapter" if to in ADAPTERS else "quantized" if quantize else "finetune",
         library_name=LIBRARIES[to],
         pipeline_tag="text-generation",
         tags=["mlx-gemma", "lora", "gemma4"],
         **_licence(source),
     )
     parts = [f"---\n{data.to_yaml()}\n---", f"# {folder.resolve().name}"]
-    parts.append(f"{base}, fine-tuned with mlx-gemma {__version__}; {KINDS[to]}.")
+    how = f"{KINDS[to]}; quantised ({quantize})" if quantize else KINDS[to]
+    parts.append(f"{base}, fine-tuned with mlx-gemma {__version__}; {how}.")
     parts += _of_run(folder)
-    parts.append(
-        "## Verification\n\nThis folder was loaded again and compared with base and adapter, over the same tokens: "
-        f"{gap}. The adapter itself moves the mean logit by {effect:.1e}."
-    )
+    parts += _evaluation(folder)
+    told = [
+        f"What was written was loaded again and compared with base and adapter, over the same tokens: {gap}.",
+        f"The adapter itself moves the mean logit by {effect:.1e}.",
+    ]
+    if survived is not None:
+        told.append(f"{survived:.1%} of that effect is left{' in the quantised weights' if quantize else ''}.")
+    if moved is not None:
+        told.append(
+            "It was trained on a quantised base and exported onto the full-precision one, which moves the mean logit "
+            f"by {moved:.1e}."
+        )
+    parts.append("## Verification\n\n" + " ".join(told))
     return "\n\n".join(parts) + "\n"
 
 
@@ -71,13 +102,37 @@ def _of_run(folder: Path) -> list[str]:
     ]
 
 
+def _evaluation(folder: Path) -> list[str]:
+    """Counts of verdicts of every eval*.jsonl that is one of `mlx-gemma eval --save`."""
+    tables = []
+    for file in sorted(folder.glob("eval*.jsonl")):
+        try:
+            rows = [json.loads(line) for line in file.read_text(encoding="utf8").splitlines()]
+            found = Counter((str(row["side"]), str(row["verdict"])) for row in rows)
+        except (OSError, ValueError, LookupError, TypeError, RecursionError):  # something else of that name
+            continue
+        sides = list(dict.fromkeys(side for side, _ in found))
+        verdicts = sorted({verdict for _, verdict in found}, key=lambda verdict: (verdict == "good", verdict))
+        if not found:
+            continue
+        count = {side: sum(n for (s, _), n in found.items() if s == side) for side in sides}
+        lines = ["| verdict | " + " | ".join(f"{side}, n = {count[side]}" for side in sides) + " |"]
+        lines.append("|---|" + "---:|" * len(sides))
+        lines += [f"| {v} | " + " | ".join(str(found[side, v]) for side in sides) + " |" for v in verdicts]
+        tables.append(f"`{file.name}`\n\n" + "\n".join(lines))
+    if not tables:
+        return []
+    return ["## Evaluation\n\nGreedy answers by verdict; all but good are bad.\n\n" + "\n\n".join(tables)]
+
+
 def _licence(source: Checkpoint) -> dict[str, Any]:
     """The base's own, where its card says; a fine-tuned model is under the terms of its base."""
+    import yaml
     from huggingface_hub import ModelCard
 
     try:
         found = ModelCard.load(source.folder / "README.md", ignore_metadata_errors=True).data.to_dict()
-    except (OSError, ValueError):
+    except (OSError, ValueError, yaml.YAMLError):
         found = {}
     known = {k: str(found[k]) for k in ("license", "license_name", "license_link") if found.get(k)}
     if known:

@@ -65,8 +65,8 @@ def difference(found: Logits, reference: Logits) -> Difference:
 def survived(found: Logits, found_base: Logits, wanted: Logits, base: Logits) -> float:
     """How much of an adapter's effect on the logits is left where base and adapter were rounded together.
 
-    1 is all of it (or there was none), 0 nothing: the coefficient of the effect, wanted - base, in what was found over a base that was rounded
-    in the same way (least squares, over every position and token).
+    1 is all of it (or there was none to lose), 0 nothing: the coefficient of the effect, wanted - base, in what was
+    found over a base that was rounded in the same way (least squares, over every position and token).
     """
     effect = wanted - base
     size = float(np.vdot(effect, effect))

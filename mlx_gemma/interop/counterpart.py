@@ -6,8 +6,10 @@ Both sides compute in float32 where the base fits in memory so, whatever it is s
 
 from __future__ import annotations
 
+import gc
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -61,16 +63,20 @@ def check(
         run: what was made of it.
 
     Raises:
-        ModelError: the gap is larger.
+        ModelError: the gap is larger, or the other program's logits are not finite.
     """
     if reason := _unavailable(form, source):
         return None, reason
     base, adapted = (_peft if form == "peft" else _mlx_lm)(folder, run, found, source, ours.tokens)
+    asked = " and ".join(PROGRAMS[form])
+    if not (np.isfinite(base).all() and np.isfinite(adapted).all()):
+        fix = "nothing was kept; check the adapter, whose training may have diverged, and the base (--base)"
+        raise ModelError(f"its logits are not finite in {asked}", where=folder, fix=fix)
     gap, noise = compare.difference(ours.adapted, adapted), compare.difference(ours.base, base).mean
     exact = TOLERANCE["F32"] * gap.spread
     accepted = max(exact, min(NOISE * noise, TOLERANCE["BF16"] * gap.spread, MOST_OF_EFFECT * ours.effect))
     if gap.mean > accepted:
-        what = f"the adapter computes something else here than in {' and '.join(PROGRAMS[form])}: {gap}"
+        what = f"the adapter computes something else here than in {asked}: {gap}"
         what += f"; accepted is a mean of {accepted:.1e}, the bases alone differ by {noise:.1e}"
         raise ModelError(what, where=folder, fix="nothing was kept; check the base (--base), or report this")
     return gap, None
@@ -78,10 +84,10 @@ def check(
 
 def fits_wide(source: Checkpoint) -> bool:
     """Whether the whole checkpoint, towers included, fits in memory in float32."""
-    return _wide_bytes(source) <= platform.memory_bytes()
+    return wide_bytes(source) <= platform.memory_bytes()
 
 
-def _wide_bytes(source: Checkpoint) -> int:
+def wide_bytes(source: Checkpoint) -> int:
     return 4 * sum(math.prod(t.shape) for file in weight_files(source) for t in tensors(file).values())
 
 
@@ -96,7 +102,7 @@ def _unavailable(form: str, source: Checkpoint) -> str | None:
     if any(name.startswith("language_model.") for file in weight_files(source) for name in tensors(file)):
         return "the base is in mlx-lm's own names, which transformers does not load"
     if not fits_wide(source):
-        needed, there = _wide_bytes(source) / 1e9, platform.memory_bytes() / 1e9
+        needed, there = wide_bytes(source) / 1e9, platform.memory_bytes() / 1e9
         return f"the base takes {needed:.1f} GB in float32 in transformers, and this machine has {there:.1f} GB"
     return None
 
@@ -111,15 +117,19 @@ def _peft(
     """
     model = programs.transformers_model(source.folder)
     base = _logits(programs.torch_functions(model), tokens)
-    with TemporaryDirectory() as other:
-        try:
-            adapted = programs.with_peft(model, folder) if found.own_class else None
-        except ModelError:
-            adapted, model = None, programs.transformers_model(source.folder)  # PEFT has put its layers into the first
+    adapted = None
+    if found.own_class:
+        with suppress(ModelError):
+            adapted = programs.with_peft(model, folder)
         if adapted is None:
+            del model  # PEFT has put its layers into it; two have no room where one fits
+            gc.collect()
+            model = programs.transformers_model(source.folder)
+    if adapted is None:
+        with TemporaryDirectory() as other:
             peft.restate(folder, Path(other), peft.stem(source), found.arrays)
             adapted = programs.with_peft(model, Path(other))
-        return base, _logits(programs.torch_functions(adapted), tokens)
+    return base, _logits(programs.torch_functions(adapted), tokens)
 
 
 def _mlx_lm(

@@ -5,7 +5,6 @@ A form (`FORMS`) knows how to write its files and how to read them back; this fi
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +20,6 @@ from mlx_gemma.interop import compare
 from mlx_gemma.interop.card import card
 from mlx_gemma.interop.merge import Adapter, place_of, read_adapter
 from mlx_gemma.interop.stream import FLOATS, weight_files
-from mlx_gemma.run import disk_errors, write_text
 
 # Mean logit difference that is accepted, in standard deviations of the logits. Measured on nano and on random E2B- and
 # E4B-like models (ill conditioned, so an upper bound): float32 sources 3e-6; bfloat16 sources 2e-2 computed in float32
@@ -98,6 +96,7 @@ class Exported:
     moved: float | None  # base + adapter against what was trained, the quantised base + adapter, if it was so
     survived: float  # share of the adapter's effect that was found in what was written; see `compare.survived`
     rows: int  # of the run's own validation set, over which this was measured; 0: over compare.CONVERSATIONS
+    card: str = field(repr=False)  # the model card's text; in a folder's README.md
 
 
 def export(
@@ -134,10 +133,7 @@ def export(
     """
     form = forms()[to]
     out = out or run / form.name
-    part = out.with_name(out.name + ".part")
-    for path, what in ((out, "exists"), (part, "is left over from an export that was killed")):
-        if path.exists() or path.is_symlink():
-            raise UserError(what, where=path, fix="remove it or choose another output (--out)")
+    run_folder.check_new(out)
     job = Job(run, find(base) if base else find(*lora.base_of(run)), read_adapter(run), dtype, quantize, text_only)
     _check(job, form)
     if not base:
@@ -154,31 +150,22 @@ def export(
     del gemma
     moved = _moved(job, tokens, wanted)
 
-    try:
-        with disk_errors(out):
-            part.mkdir(parents=True)
-            changes = form.write(job, part)
-            found = compare.all_logits(form.read(job, part), tokens)
-            gap = compare.difference(found, wanted)
-            if job.quantize and form.quantised_base:
-                rounded = compare.all_logits(form.quantised_base(job), tokens)
-                survived = compare.survived(found, rounded, wanted, before)
-                judge_quantised(out, survived, gap, compare.difference(rounded, before), force)
-            else:
-                survived = compare.survived(found, before, wanted, before)
-                judge(job, form, out, gap, effect, survived)
-            if not form.file:
-                write_text(part / "README.md", card(source, run, to, gap, effect))
-            size = sum(p.stat().st_size for p in part.iterdir())
-            if form.file:
-                next(part.iterdir()).rename(out)
-                part.rmdir()
-            else:
-                part.rename(out)
-    except BaseException:  # Ctrl-C too
-        shutil.rmtree(part, ignore_errors=True)
-        raise
-    return Exported(out, changes, size, gap, effect, moved, survived, len(rows))
+    with run_folder.whole_folder(out, file=form.file) as part:
+        changes = form.write(job, part)
+        found = compare.all_logits(form.read(job, part), tokens)
+        gap = compare.difference(found, wanted)
+        if job.quantize and form.quantised_base:
+            rounded = compare.all_logits(form.quantised_base(job), tokens)
+            survived = compare.survived(found, rounded, wanted, before)
+            judge_quantised(out, survived, gap, compare.difference(rounded, before), force)
+        else:
+            survived = compare.survived(found, before, wanted, before)
+            judge(job, form, out, gap, effect, survived)
+        text = card(source, run, to, gap, effect, quantize=job.quantize, survived=survived, moved=moved)
+        if not form.file:
+            run_folder.write_text(part / "README.md", text)
+        size = sum(p.stat().st_size for p in part.iterdir())
+    return Exported(out, changes, size, gap, effect, moved, survived, len(rows), text)
 
 
 def judge(job: Job, form: Form, out: Path, gap: compare.Difference, effect: float, survived: float) -> None:

@@ -5,19 +5,18 @@
     compare logits with the adapter's own program's          counterpart
     close   manifest.json: where it is from, what was dropped, how it was verified
 
-All of it in OUT.part, which takes OUT's name at the end or is removed: whole, or not at all.
+All of it whole, or not at all: see `run.whole_folder`.
 """
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from mlx_gemma import __version__, digest, platform, run
-from mlx_gemma.errors import ModelError, UserError
+from mlx_gemma.errors import ModelError
 from mlx_gemma.gemma4 import lora
 from mlx_gemma.gemma4.checkpoint import Checkpoint, find
 from mlx_gemma.gemma4.load import Gemma, load
@@ -47,7 +46,7 @@ def import_adapter(adapter: str, form: str, base: str | None = None, out: Path |
         adapter: a folder, or a hub id.
         form: a key of READERS.
         base: the model it was trained on; None: the one that the adapter names.
-        out: the run folder to make; None: runs/NAME of the adapter.
+        out: the run folder to make; None: runs/NAME, the folder's name or the last part of the hub id.
 
     Raises:
         ModelError: the adapter cannot be held, belongs to another model, or computes something else here than there.
@@ -57,11 +56,9 @@ def import_adapter(adapter: str, form: str, base: str | None = None, out: Path |
     """
     (rules, reader), origin = READERS[form], find(adapter)
     folder = origin.folder
-    out = out or Path("runs") / folder.resolve().name
-    part = out.with_name(out.name + ".part")
-    for path, what in ((out, "exists"), (part, "is left over from an import that was killed")):
-        if path.exists() or path.is_symlink():
-            raise UserError(what, where=path, fix="remove it or choose another output (--out)")
+    # a hub id's folder has the commit for a name
+    out = out or Path("runs") / (adapter.rpartition("/")[2] if origin.revision else folder.resolve().name)
+    run.check_new(out)
     config = rules.read_config(folder)
     source = _base(folder, config, base)
     gemma = load(source.name, revision=source.revision)
@@ -69,33 +66,27 @@ def import_adapter(adapter: str, form: str, base: str | None = None, out: Path |
     modules = Counter(inside.rpartition(".")[2] for inside in found.arrays)
     parameters = sum(value.size for leaves in found.arrays.values() for value in leaves.values())
     tokens, template = compare.conversations(gemma.template), gemma.template.digest
-    try:
-        with run.disk_errors(out):
-            part.mkdir(parents=True)
-            foreign.write(part, found, gemma)
-            ours = _ours(gemma, part, tokens)
-            effect = ours.effect
-            del gemma  # its memory is the other program's now
-            gap, unverified = counterpart.check(form, folder, part, found, source, ours)
-            manifest = {
-                "mlx_gemma": __version__,
-                "base": {"name": source.name, "revision": source.revision, "digest": source.digest},
-                "template": template,
-                "imported": {
-                    **{"from": form, "name": adapter, "revision": origin.revision, "config": config},
-                    "digest": digest.digest_files([folder / rules.CONFIG, folder / rules.WEIGHTS]),
-                    "dropped": found.notices,
-                },
-                "adapter": {"parameters": parameters, "modules": modules},
-                "verified": asdict(gap) if gap else None,
-                "unverified": unverified,
-                "machine": platform.describe(),
-            }
-            run.write_json(part / run.MANIFEST, manifest)
-            part.rename(out)
-    except BaseException:  # Ctrl-C too
-        shutil.rmtree(part, ignore_errors=True)
-        raise
+    with run.whole_folder(out) as part:
+        foreign.write(part, found, gemma)
+        ours = _ours(gemma, part, tokens)
+        effect = ours.effect
+        del gemma  # its memory is the other program's now
+        gap, unverified = counterpart.check(form, folder, part, found, source, ours)
+        manifest = {
+            "mlx_gemma": __version__,
+            "base": {"name": source.name, "revision": source.revision, "digest": source.digest},
+            "template": template,
+            "imported": {
+                **{"from": form, "name": adapter, "revision": origin.revision, "config": config},
+                "digest": digest.digest_files([folder / rules.CONFIG, folder / rules.WEIGHTS]),
+                "dropped": found.notices,
+            },
+            "adapter": {"parameters": parameters, "modules": modules},
+            "verified": asdict(gap) if gap else None,
+            "unverified": unverified,
+            "machine": platform.describe(),
+        }
+        run.write_json(part / run.MANIFEST, manifest)
     return Imported(out, found, dict(modules), parameters, effect, gap, unverified)
 
 

@@ -58,7 +58,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     """adapter_config.json, checked to be of a LoRA or DoRA that can be held.
 
     Raises:
-        ModelError: a file is missing, or of pickle; not PEFT's; or something that no LoRA on the decoder's linear
+        ModelError: a file is missing, or not PEFT's; or something that no LoRA on the decoder's linear
             modules can tell: another peft_type, modules_to_save, biases, added tokens, replicated layers, ...
     """
     if not (folder / CONFIG).is_file():
@@ -81,10 +81,10 @@ def read_config(folder: Path) -> dict[str, Any]:
         fix = "save it with PEFT's path_initial_model_for_weight_conversion, which makes it an adapter of the original"
         raise ModelError(what, where=folder / CONFIG, fix=fix)
     if not (folder / WEIGHTS).is_file():
-        if (folder / "adapter_model.bin").is_file():
-            what = "adapter_model.bin is pickle, which may run code when it is read"
-            raise ModelError(what, where=folder, fix="load it with PEFT and save it again, which writes safetensors")
-        raise ModelError(f"no {WEIGHTS}", where=folder, fix="copy the adapter again")
+        # whether the hub has the pickle is not known: it is not downloaded
+        what = f"no {WEIGHTS} (an adapter_model.bin is a pickle, which may run code, and is never read)"
+        fix = "copy the adapter again, or save it again with PEFT: save_pretrained(…, safe_serialization=True)"
+        raise ModelError(what, where=folder, fix=fix)
     return config
 
 

@@ -195,6 +195,22 @@ def test_what_the_hub_answers(monkeypatch: pytest.MonkeyPatch, error: Exception,
     one_line(lambda: load("google/gemma-4-E2B-it", revision="v9"), word, "")
 
 
+def test_what_is_downloaded(monkeypatch: pytest.MonkeyPatch, writable: Callable[[str], Path]) -> None:
+    """The model's own card too, for its licence; it is no part of what the digest is over."""
+    asked: list[list[str]] = []
+    folder = writable("e2b-text")
+
+    def snapshot(name: str, *, revision: str | None, allow_patterns: list[str]) -> str:
+        asked.append(allow_patterns)
+        return str(folder)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+    before = find("google/gemma-4-E2B-it").digest
+    assert sorted(asked[0]) == ["*.jinja", "*.json", "*.safetensors", "README.md"]
+    (folder / "README.md").write_text("---\nlicense: gemma\n---\n")
+    assert find("google/gemma-4-E2B-it").digest == before
+
+
 def one_line(call: Callable[[], Any], word: str, where: str) -> None:
     with pytest.raises(ModelError) as caught:
         call()

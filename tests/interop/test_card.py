@@ -12,6 +12,10 @@ from tiny_gemma4 import random_adapter
 
 import mlx_gemma
 from mlx_gemma import run
+from mlx_gemma.evaluate.judge import VERDICTS
+from mlx_gemma.gemma4.checkpoint import find
+from mlx_gemma.interop.card import card
+from mlx_gemma.interop.compare import Difference
 from mlx_gemma.interop.export import export
 from mlx_gemma.recipe import read_recipe
 
@@ -50,3 +54,63 @@ def test_the_licence_of_the_base_is_kept(writable: object, tmp_path: Path) -> No
     random_adapter(base, tmp_path / "run")
     data = ModelCard.load(export(tmp_path / "run", "hf").path / "README.md").data
     assert (data.license, data.license_link) == ("gemma", "https://ai.google.dev/gemma/terms")
+
+
+def test_a_damaged_card_of_the_base(writable: object, tmp_path: Path) -> None:
+    base = writable("e2b-text")  # type: ignore[operator]
+    (base / "README.md").write_text("---\nlicense: [gemma\n---\n")
+    assert ModelCard(card(find(str(base)), tmp_path, "hf", GAP, 0.2)).data.license == "other"
+
+
+GAP = Difference(1e-3, 1e-4, 1e-6, 1.0, 2.0)
+FORMS = [
+    ("hf", None, "transformers", "finetune"),
+    ("peft", None, "peft", "adapter"),
+    ("gguf", None, "gguf", "finetune"),
+    ("gguf-lora", None, "gguf", "adapter"),
+    ("mlx", None, "mlx", "finetune"),
+    ("mlx", "affine4", "mlx", "quantized"),
+]
+
+
+@pytest.mark.parametrize(("to", "quantize", "library", "relation"), FORMS)
+def test_every_form_has_a_card(tmp_path: Path, to: str, quantize: str | None, library: str, relation: str) -> None:
+    found = ModelCard(card(find("nano"), tmp_path, to, GAP, 0.2, quantize=quantize))
+    assert (found.data.library_name, found.data.base_model_relation) == (library, relation)
+    assert f"compared with base and adapter, over the same tokens: {GAP}." in found.text
+    assert "is left" not in found.text
+    assert "trained on a quantised base" not in found.text
+    assert "## Evaluation" not in found.text
+
+
+def test_what_quantising_did(tmp_path: Path) -> None:
+    text = card(find("nano"), tmp_path, "mlx", GAP, 0.2, quantize="affine4", survived=0.873, moved=0.05)
+    assert "merged, for mlx-lm; quantised (affine4)." in text
+    assert "87.3% of that effect is left in the quantised weights." in text
+    assert (
+        "trained on a quantised base and exported onto the full-precision one, which moves the mean logit by 5.0e-02"
+        in text
+    )
+
+
+def test_results_of_eval(tmp_path: Path) -> None:
+    """As `mlx-gemma eval --save` writes them; another file of that name is none."""
+    sides = {"before": {"python2": 3, "good": 1}, "after": {"fails": 1, "good": 3}}
+    rows = [
+        {"side": side, "id": f"{i}", "prompt": "p", "text": "|", "verdict": verdict, "reason": ""}
+        for side, counts in sides.items() for verdict, n in counts.items() for i in range(n)
+    ]  # fmt: skip
+    assert {row["verdict"] for row in rows} < set(VERDICTS)
+    (tmp_path / "eval.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for name, other in (("rows", '{"messages": []}\n'), ("cut", '{"side": '), ("none", ""), ("list", "[1]\n")):
+        (tmp_path / f"eval-{name}.jsonl").write_text(other)
+    text = card(find("nano"), tmp_path, "peft", GAP, 0.2)
+    table = text.split("## Evaluation")[1].split("## Verification")[0]
+    assert table.split("`eval.jsonl`")[1].strip().splitlines() == [
+        "| verdict | before, n = 4 | after, n = 4 |",
+        "|---|---:|---:|",
+        "| fails | 0 | 1 |",
+        "| python2 | 3 | 0 |",
+        "| good | 1 | 3 |",
+    ]
+    assert "eval-" not in text

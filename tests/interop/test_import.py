@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,9 @@ from their_adapters import (
 from tiny_gemma4 import LINEARS, random_adapter, random_tokens
 
 from mlx_gemma.gemma4 import lora
+from mlx_gemma.gemma4.checkpoint import Checkpoint
 from mlx_gemma.gemma4.load import load
-from mlx_gemma.interop import compare, peft_config, programs
+from mlx_gemma.interop import compare, importing, peft_config, programs
 from mlx_gemma.interop.export import export
 from mlx_gemma.interop.importing import import_adapter
 from mlx_gemma.run import read_manifest
@@ -102,6 +104,22 @@ def test_the_run_folder(models: Models, tmp_path: Path) -> None:
     assert manifest["verified"]["mean"] < 1e-5
     exported = export(done.path, "hf", tmp_path / "hf")
     assert exported.gap.mean < 1e-5
+
+
+def test_an_adapter_of_the_hub(models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its snapshot's folder has the commit for a name; the run folder has the repository's."""
+    commit = "0123456789" * 4
+    peft_adapter(models("e2b-text"), tmp_path / commit)
+    real = importing.find
+
+    def find(name: str, revision: str | None = None) -> Checkpoint:
+        return Checkpoint(name, tmp_path / commit, commit) if name == "someone/their-lora" else real(name, revision)
+
+    monkeypatch.setattr(importing, "find", find)
+    done = import_adapter("someone/their-lora", "peft")
+    assert done.path == Path("runs/their-lora")
+    imported = read_manifest(done.path)["imported"]
+    assert (imported["name"], imported["revision"]) == ("someone/their-lora", commit)
 
 
 @pytest.mark.parametrize("name", ["e2b", "e2b-text"])
@@ -197,11 +215,24 @@ def test_dead_kv_and_towers_are_dropped(models: Models, tmp_path: Path) -> None:
     assert np.abs(our_logits(load(str(done.path)), TOKENS) - wanted).mean() < 1e-5 * wanted.std()
 
 
-def test_targets_that_peft_does_not_load(models: Models, tmp_path: Path) -> None:
-    """A list that matches the towers' ClippableLinear is refused by PEFT today; the tensors tell what was adapted."""
+def test_targets_that_peft_does_not_load(models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A list that matches the towers' ClippableLinear is refused by PEFT today; the tensors tell what was adapted.
+
+    transformers' model is then loaded anew; there is never more than one.
+    """
+    real, made = programs.transformers_model, []
+
+    def one_at_a_time(folder: Path) -> Any:
+        assert [ref() for ref in made] == [None] * len(made)
+        model = real(folder)
+        made.append(weakref.ref(model))
+        return model
+
+    monkeypatch.setattr(programs, "transformers_model", one_at_a_time)
     peft_adapter(models("e2b"), tmp_path / "theirs")
     edit_config(tmp_path / "theirs", target_modules=list(LINEARS))
     done = import_adapter(str(tmp_path / "theirs"), "peft", out=tmp_path / "mine")
+    assert len(made) == 2
     assert done.gap is not None
     assert done.gap.mean < 1e-5
 

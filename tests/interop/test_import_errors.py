@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+import numpy as np
 import pytest
 import torch
 from their_adapters import DECODER, edit_config, edit_tensors, mlx_lm_adapter, peft_adapter
 from tiny_gemma4 import edit_config as edit_base
 from tiny_gemma4 import random_adapter, rename_tensors
 
+from mlx_gemma import run
 from mlx_gemma.errors import ModelError, UserError
 from mlx_gemma.gemma4 import lora
 from mlx_gemma.interop import counterpart, foreign, peft_read, programs
@@ -90,9 +92,10 @@ def cut(folder: Path) -> None:
     file.write_bytes(file.read_bytes()[:-100])
 
 
+NO_WEIGHTS = r"no adapter_model.safetensors \(an adapter_model.bin is a pickle.*safe_serialization=True"
 DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "pickle": (pickled, "adapter_model.bin is pickle.*writes safetensors"),
-    "no weights": (lambda f: (f / "adapter_model.safetensors").unlink(), "no adapter_model.safetensors"),
+    "pickle": (pickled, NO_WEIGHTS),
+    "no weights": (lambda f: (f / "adapter_model.safetensors").unlink(), NO_WEIGHTS),
     "no config": (lambda f: (f / "adapter_config.json").unlink(), "no adapter_config.json"),
     "no JSON": (lambda f: (f / "adapter_config.json").write_text("{"), "unreadable adapter_config.json"),
     "cut": (cut, "unreadable adapter_model.safetensors"),
@@ -229,9 +232,51 @@ def test_stopped_half_way(
         monkeypatch.setattr(programs, "transformers_model", failing)
     else:
         monkeypatch.setattr(foreign.run, "write_json", failing_at)
-    with pytest.raises(KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else UserError):
-        import_adapter(str(theirs), "peft", out=tmp_path / "out")
-    assert not list(tmp_path.glob("out*"))
+    (tmp_path / "kept").mkdir()
+    for out in ("out", "out/two/three", "kept/out"):
+        with pytest.raises(KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else UserError):
+            import_adapter(str(theirs), "peft", out=tmp_path / out)
+        assert not list(tmp_path.glob("out*"))
+    assert not list((tmp_path / "kept").iterdir())
+
+
+def test_a_parent_that_somebody_else_uses_is_kept(tmp_path: Path) -> None:
+    def stopped() -> None:
+        with run.whole_folder(tmp_path / "runs/a/b") as part:
+            (part / "file").write_text("x")
+            (tmp_path / "runs/other").write_text("x")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
+    assert [p.name for p in (tmp_path / "runs").iterdir()] == ["other"]
+
+
+def test_a_single_file(tmp_path: Path) -> None:
+    with run.whole_folder(tmp_path / "new/model.gguf", file=True) as part:
+        (part / "of any name").write_text("x")
+        assert part.parent == tmp_path / "new"
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["model.gguf"]
+    with pytest.raises(UserError, match=r"model\.gguf: exists; remove it or choose another output"):
+        run.check_new(tmp_path / "new/model.gguf")
+    with pytest.raises(UserError, match="cannot be written"):
+        run.check_new(tmp_path / ("x" * 300) / "out")
+
+
+@pytest.mark.parametrize("form", ["peft", "mlx-lm"])
+@pytest.mark.parametrize("which", [(0,), (1,), (0, 1)])
+def test_the_other_program_computes_no_numbers(
+    theirs: Path, adapters: Path, monkeypatch: pytest.MonkeyPatch, form: str, which: tuple[int, ...]
+) -> None:
+    name = "_peft" if form == "peft" else "_mlx_lm"
+    real = getattr(counterpart, name)
+
+    def broken(*args: Any) -> Any:
+        return tuple(v * np.float32("nan" if i in which else 1) for i, v in enumerate(real(*args)))
+
+    monkeypatch.setattr(counterpart, name, broken)
+    word = "its logits are not finite in " + ("transformers and peft" if form == "peft" else "mlx-lm")
+    refused(theirs if form == "peft" else adapters, form, f"{word}; nothing was kept; check the adapter")
 
 
 @pytest.mark.parametrize("name", ["e2b-text", "e2b-bf16"])
@@ -260,7 +305,7 @@ def test_why_it_was_not_verified(theirs: Path, adapters: Path, tmp_path: Path, m
         assert import_adapter(str(adapters), "mlx-lm", out=tmp_path / "b").unverified == "mlx-lm not installed"
     manifest = json.loads((tmp_path / "a/manifest.json").read_text())
     assert (manifest["verified"], manifest["unverified"]) == (None, done.unverified)
-    monkeypatch.setattr(counterpart, "_wide_bytes", lambda source: 10**15)
+    monkeypatch.setattr(counterpart, "wide_bytes", lambda source: 10**15)
     done = import_adapter(str(theirs), "peft", out=tmp_path / "c")
     assert str(done.unverified).startswith(
         "the base takes 1000000.0 GB in float32 in transformers, and this machine ha"
