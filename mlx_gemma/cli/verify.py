@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 
 import click
@@ -29,27 +30,32 @@ def command(a: str, b: str, prompts: Path | None, limit: int, base: str | None, 
     mlx-gemma verify runs/nano runs/nano/hf
     mlx-gemma verify runs/nano runs/nano/model.gguf --prompts evals/python3.jsonl
     """
-    from mlx_gemma.data.contamination import read_eval_prompts
+    from mlx_gemma.data.records import read_eval_items
     from mlx_gemma.gemma4.checkpoint import find
     from mlx_gemma.gemma4.template import ChatTemplate
     from mlx_gemma.interop import compare
     from mlx_gemma.interop.artefact import identify
     from mlx_gemma.interop.verify import verify
 
-    asked = [text for _, text in read_eval_prompts([prompts])] if prompts else [q for q, _ in compare.CONVERSATIONS]
+    items = (item.prompt for item in read_eval_items(prompts)) if prompts else (q for q, _ in compare.CONVERSATIONS)
+    asked = list(islice(items, limit))
     sides = [identify(name, base) for name in (a, b)]
     given = base and not base.endswith(".gguf") and all(side.base is None for side in sides)
     template = ChatTemplate(find(base).folder) if given and base else None
     console = options.console()
     with console.status("comparing"):
-        found = verify(sides[0], sides[1], asked[:limit], template=template, ours=ours)
+        found = verify(sides[0], sides[1], asked, template=template, ours=ours)
     for side, program in zip(sides, found.programs, strict=True):
         console.print(f"{side.name}: {side.kind}, {side.precision}, by {program}")
     gap = found.gap
     verdict = "the same function" if found.equal else "NOT the same function"
-    console.print(f"{verdict}: mean logit difference {gap.mean:.1e}, accepted {found.accepted:.1e}", style="bold")
     console.print(
-        f"max {gap.largest:.1e}, KL {gap.kl:.1e} nats, the same most probable token in {gap.agreement:.1%}\n"
-        f"the same greedy text on {found.same} of {found.prompts} prompts"
+        f"{verdict}: mean logit difference {gap.mean:.1e}, accepted {found.accepted.mean:.1e}\n"
+        f"the same greedy text on {found.same} of {found.prompts} prompts",
+        style="bold",
+    )
+    console.print(
+        f"KL {gap.kl:.1e} nats, accepted {found.accepted.kl:.1e}; max {gap.largest:.1e}, "
+        f"the same most probable token in {gap.agreement:.1%}"
     )
     return int(not found.equal)

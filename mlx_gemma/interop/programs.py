@@ -27,7 +27,7 @@ MODULES = {"transformers": "torch", "peft": "peft", "llama.cpp": "llama_cpp", "m
 
 
 class Functions(NamedTuple):
-    """See `artefact.Artefact`."""
+    """See `opening.Opened`."""
 
     logits: Callable[[Sequence[int]], Logits]
     greedy: Callable[[Sequence[int], int], list[int]]

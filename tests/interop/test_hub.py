@@ -105,7 +105,6 @@ def test_refusals_are_told(tmp_path: Path, api: type[Api]) -> None:
 
 @pytest.mark.parametrize("error", [Lost("no route"), OSError("slow"), RuntimeError("broke off")])
 def test_a_network_that_is_lost_half_way(tmp_path: Path, api: type[Api], error: Exception) -> None:
-    assert not isinstance(error, OSError)
     (tmp_path / "model.gguf").write_text("x")
     api.error = error
     for api.refuses, path in (("upload_folder", tmp_path), ("create_commit", tmp_path / "model.gguf")):

@@ -16,12 +16,14 @@ from tiny_gemma4 import random_adapter, random_tokens
 from mlx_gemma.cli import cli
 from mlx_gemma.errors import ModelError, UserError
 from mlx_gemma.gemma4.load import load
-from mlx_gemma.interop import compare, programs
+from mlx_gemma.interop import compare, counterpart, programs
 from mlx_gemma.interop.artefact import identify
 from mlx_gemma.interop.export import export
-from mlx_gemma.interop.verify import verify
+from mlx_gemma.interop.precision import BOUNDS, Bound, bound
+from mlx_gemma.interop.verify import Verified, rounded, verify
 
 Models = Callable[[str], Path]
+SMALL = 0.005  # of an adapter that moves the logits by under 0.1 of their spread
 PROMPTS = ["Write a function that adds two numbers.", "Print x"]
 LLAMA = "llama.cpp" if find_spec("llama_cpp") else "mlx-gemma"
 
@@ -59,15 +61,129 @@ def test_a_run_is_its_export(
     assert wrong.same < 2
 
 
-def test_a_quantised_export_in_mlx_lm(models: Models, tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", ["affine8", "mxfp8", "affine6", "affine4", "mxfp4"])
+def test_a_quantised_export_in_mlx_lm(models: Models, tmp_path: Path, mode: str) -> None:
+    """It is its run, and not its base; 1.0 of the spread would take either for the same at any number of bits."""
     random_adapter(models("wide"), tmp_path / "run")
-    path = export(tmp_path / "run", "mlx", quantize="affine8").path
+    path = export(tmp_path / "run", "mlx", quantize=mode, force=True).path
     side = identify(str(path))
-    assert (side.kind, side.precision) == ("mlx", "quantised")
+    assert (side.kind, side.precision) == ("mlx", mode)
     found = verify(identify(str(tmp_path / "run")), side, PROMPTS)
     assert found.programs == ("mlx-gemma", "mlx-lm")
-    assert 1e-3 < found.gap.mean < 0.1 * found.gap.spread
+    assert found.gap.mean > 1e-2
     assert found.equal
+    wrong = verify(identify(str(models("wide"))), side, PROMPTS)
+    assert wrong.gap.mean < wrong.gap.spread
+    assert not wrong.equal
+
+
+def test_merged_in_bfloat16(models: Models, tmp_path: Path) -> None:
+    """A small adapter's effect is not taken for rounding; 0.1 of the spread would be."""
+    random_adapter(models("e2b-bf16"), tmp_path / "run", size=SMALL)
+    side = identify(str(export(tmp_path / "run", "hf").path))
+    assert verify(identify(str(tmp_path / "run")), side, PROMPTS).equal
+    wrong = verify(identify(str(models("e2b-bf16"))), side, PROMPTS)
+    assert wrong.gap.mean < 0.1 * wrong.gap.spread
+    assert not wrong.equal
+
+
+@pytest.mark.parametrize("ours", [False, True])
+def test_nothing_is_rounded_between_adapters_of_one_checkpoint(models: Models, tmp_path: Path, ours: bool) -> None:
+    """Of bfloat16, which both sides compute with in float32."""
+    random_adapter(models("e2b-bf16"), tmp_path / "run", size=SMALL)
+    path = export(tmp_path / "run", "peft").path
+    sides = identify(str(tmp_path / "run")), identify(str(path))
+    assert [side.precision for side in sides] == ["BF16", "BF16"]
+    assert verify(*sides, PROMPTS, ours=ours).equal
+    config = json.loads((path / "adapter_config.json").read_text())
+    (path / "adapter_config.json").write_text(json.dumps(config | {"lora_alpha": 1.4 * config["lora_alpha"]}))
+    wrong = verify(*sides, PROMPTS, ours=ours)
+    assert wrong.gap.mean < 0.04 * wrong.gap.spread
+    assert not wrong.equal
+
+
+def test_which_precisions_lie_between(models: Models, tmp_path: Path) -> None:
+    base, run = models("wide-bf16"), tmp_path / "run"
+    random_adapter(base, run)
+    other, small, model = (str(tmp_path / name) for name in ("f16.gguf", "f32.gguf", "model.gguf"))
+    export(run, "gguf-lora", Path(other), dtype="F16")
+    export(run, "gguf-lora", Path(small))
+    export(run, "gguf", Path(model), dtype="Q8_0")
+    a_run, half, on_gguf = identify(str(run)), identify(other, str(base)), identify(small, model)
+    assert [side.precision for side in (a_run, half, on_gguf)] == ["BF16", "BF16", "Q8_0"]
+    assert half.adapter_precision == "F16"
+    assert rounded(a_run, identify(small, str(base))) == ["F32", "F32"]
+    assert rounded(a_run, half) == ["F32", "F16"]
+    assert rounded(a_run, on_gguf) == ["BF16", "Q8_0"]
+    assert rounded(identify(str(base)), identify(str(base))) == ["F32", "F32"]
+    random_adapter(base, tmp_path / "quantised", quantize="affine4")
+    trained = identify(str(tmp_path / "quantised"))
+    assert rounded(trained, a_run) == ["affine4", "BF16"]
+
+
+@pytest.mark.parametrize(
+    ("precision", "like"),
+    [
+        *(("Q4_K", "4 bits"), ("IQ2_XXS", "4 bits"), ("Q5_0", "4 bits"), ("nf4", "4 bits"), ("quantised", "4 bits")),
+        *(("Q6_K", "6 bits"), ("Q8_0", "8 bits"), ("affine8", "8 bits"), ("BF16", "BF16"), ("F64", "F32")),
+    ],
+)
+def test_a_bound_of_every_precision(precision: str, like: str) -> None:
+    assert bound(precision) == BOUNDS[like]
+
+
+def test_kl_counts_too() -> None:
+    gap = compare.Difference(largest=1.0, mean=0.01, kl=0.01, agreement=1.0, spread=1.0)
+    assert Verified(("", ""), gap, Bound(0.02, 0.02), 1, 1).equal
+    assert not Verified(("", ""), gap, Bound(0.02, 0.005), 1, 1).equal
+    assert not Verified(("", ""), gap, Bound(0.005, 0.02), 1, 1).equal
+
+
+def test_where_transformers_has_no_room(run: Path, models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = export(run, "peft").path
+    monkeypatch.setattr(counterpart, "fits_wide", lambda source: False)
+    monkeypatch.setattr(counterpart, "wide_bytes", lambda source: 20_400_000_000)
+    monkeypatch.delattr(programs, "transformers_model")
+    large = "mlx-gemma (transformers would need 20.4 GB)"
+    assert verify(identify(str(run)), identify(str(path)), PROMPTS).programs == ("mlx-gemma", large)
+    assert verify(identify(str(models("e2b"))), identify(str(run)), PROMPTS).programs == (large, "mlx-gemma")
+    assert verify(identify(str(run)), identify(str(path)), PROMPTS, ours=True).programs[1] == "mlx-gemma"
+
+
+def test_adapters_of_the_hub(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = export(run, "peft").path
+    held = {"someone/peft": path, "someone/mlx-lm": run}
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **_: str(held[name]))
+    sides = identify("someone/peft"), identify("someone/mlx-lm")
+    assert [side.kind for side in sides] == ["peft", "run"]
+    found = verify(*sides, PROMPTS)
+    assert found.programs == ("transformers + PEFT", "mlx-gemma")
+    assert found.equal
+
+
+def test_the_template_of_either(run: Path, models: Models, writable: Callable[[str], Path]) -> None:
+    folder = writable("e2b")
+    (folder / "tokenizer.json").unlink()
+    bare, whole = identify(str(folder)), identify(str(models("e2b")))
+    assert verify(bare, whole, PROMPTS).equal
+    assert verify(whole, bare, PROMPTS).equal
+    with pytest.raises(ModelError, match=r"no tokenizer\.json"):
+        verify(bare, bare, PROMPTS)
+
+
+def test_prompts_are_asked_as_they_stand(models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompt, asked = "Complete:\n\n    def f(x):\n        return X\n", []
+
+    def ask(first: object, second: object, prompts: list[str], **_: object) -> Verified:
+        asked.extend(prompts)
+        return Verified(("", ""), compare.Difference(0, 0, 0, 1, 1), Bound(0, 0), 1, 1)
+
+    monkeypatch.setattr("mlx_gemma.interop.verify.verify", ask)
+    (tmp_path / "prompts.jsonl").write_text((json.dumps({"id": "a", "prompt": prompt}) + "\n") * 3)
+    base = str(models("e2b"))
+    done = CliRunner().invoke(cli, ["verify", base, base, "--prompts", "prompts.jsonl", "--limit", "2"])
+    assert done.exit_code == 0, done.output
+    assert asked == [prompt, prompt]
 
 
 @pytest.mark.parametrize("name", ["e2b", "e2b-sharded", "e4b"])
