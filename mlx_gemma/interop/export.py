@@ -228,7 +228,7 @@ def _check(job: Job, form: Form) -> None:
     ):
         if given is not None and given not in possible:
             fix = f"choose from {', '.join(map(str, possible))}" if len(possible) > 1 else "leave it out"
-            raise UserError(f"{option} {given} is not for this form", where=option, fix=fix)
+            raise UserError(f"{given} is not for this form", where=option, fix=fix)
     form.check(job)
 
 
