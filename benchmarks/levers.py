@@ -2,9 +2,9 @@
 
     python benchmarks/levers.py    # one thread, appended to benchmarks/levers.jsonl
 
-The model is training.py's small one with widths that every quantisation divides; its embeddings are 38 % of its weights,
-E2B's 59 %. Models take turns, an epoch each, and the best CPU time of each counts;
-peaks are MLX's count with the model's weights in it, taken in an epoch of each alone.
+The model is training.py's small one with widths that every quantisation divides; its embeddings are 38 % of its
+weights, E2B's 59 %. Models take turns, an epoch each, and the best CPU time of each counts; peaks are MLX's count with
+the model's weights in it, taken in an epoch of each alone.
 """
 
 from __future__ import annotations
