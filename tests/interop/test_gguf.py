@@ -289,7 +289,7 @@ def test_tokenizer_of_another_size(writable: Callable[[str], Path], tmp_path: Pa
 @pytest.mark.parametrize(("to", "dtype"), [("gguf", "Q4_0"), ("gguf-lora", "Q8_0")])
 def test_other_dtype(models: Models, tmp_path: Path, to: str, dtype: str) -> None:
     random_adapter(models("e2b"), tmp_path / "run")
-    with pytest.raises(UserError, match=f"--dtype {dtype} is not for this form"):
+    with pytest.raises(UserError, match=f"--dtype: {dtype} is not for this form"):
         export(tmp_path / "run", to, tmp_path / "out.gguf", dtype=dtype)
 
 
