@@ -154,8 +154,8 @@ def test_stopped_half_way(
     assert {p.name: p.read_bytes() for p in base.iterdir()} == before
 
 
-@pytest.mark.parametrize("factor", [0.0, 0.5, 0.7, -1.0, 1.4])
-@pytest.mark.parametrize(("base", "size"), [("e2b", 0.05), ("e2b-bf16", 0.05), ("e2b-bf16", 0.005), ("nano", 0.005)])
+@pytest.mark.parametrize("factor", [0.0, 0.45, -1.0, 1.4])
+@pytest.mark.parametrize(("base", "size"), [("e2b", 0.05), ("e2b", 0.005), ("e2b-bf16", 0.05), ("e2b-bf16", 0.005)])
 def test_wrong_merge_is_refused(
     models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, base: str, size: float, factor: float
 ) -> None:

@@ -143,7 +143,7 @@ def test_full_training_has_no_form(models: Models, tmp_path: Path) -> None:
 
 def test_nothing_to_choose(models: Models, tmp_path: Path) -> None:
     random_adapter(models("e2b-text"), tmp_path / "run")
-    with pytest.raises(UserError, match="--dtype BF16 is not for this form"):
+    with pytest.raises(UserError, match="--dtype: BF16 is not for this form"):
         export(tmp_path / "run", "peft", dtype="BF16")
 
 
