@@ -24,9 +24,7 @@ DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "q8_0": "Q8_0"
 @click.option("--dtype", type=click.Choice(list(DTYPES)), help="Of the weights; default: the base's own. q8_0: gguf.")
 @click.option("--quantize", metavar="MODE", help="For mlx: affine4, affine6, affine8, mxfp4, nvfp4 or mxfp8.")
 @click.option("--text-only", is_flag=True, help="For hf: the text decoder alone, as Gemma4ForCausalLM.")
-@click.option(
-    "--force", is_flag=True, help="Keep a quantised export in which under half of the adapter's effect is left."
-)
+@click.option("--force", is_flag=True, help="Keep an export in which rounding left under half of the adapter's effect.")
 @click.option(
     "--push-to-hub", metavar="OWNER/NAME", help="Then upload it to this repository, made private if it is new."
 )

@@ -23,12 +23,13 @@ from mlx_gemma.gemma4.checkpoint import Checkpoint
 from mlx_gemma.gemma4.headers import tensors
 from mlx_gemma.interop import compare, peft, programs
 from mlx_gemma.interop.compare import Difference, Logits
-from mlx_gemma.interop.export import MOST_OF_EFFECT, TOLERANCE
+from mlx_gemma.interop.export import EXACT, MOST_OF_EFFECT
 from mlx_gemma.interop.foreign import Foreign
 from mlx_gemma.interop.stream import weight_files
 
 WIDE = mx.float32
 NOISE = 10  # times the gap of the bases alone, which is rounding, may be made by base + adapter
+LARGEST = 0.1  # standard deviations of the logits
 PROGRAMS = {"peft": ("transformers", "peft"), "mlx-lm": ("mlx-lm",)}
 
 
@@ -73,8 +74,7 @@ def check(
         fix = "nothing was kept; check the adapter, whose training may have diverged, and the base (--base)"
         raise ModelError(f"its logits are not finite in {asked}", where=folder, fix=fix)
     gap, noise = compare.difference(ours.adapted, adapted), compare.difference(ours.base, base).mean
-    exact = TOLERANCE["F32"] * gap.spread
-    accepted = max(exact, min(NOISE * noise, TOLERANCE["BF16"] * gap.spread, MOST_OF_EFFECT * ours.effect))
+    accepted = max(EXACT * gap.spread, min(NOISE * noise, LARGEST * gap.spread, MOST_OF_EFFECT * ours.effect))
     if gap.mean > accepted:
         what = f"the adapter computes something else here than in {asked}: {gap}"
         what += f"; accepted is a mean of {accepted:.1e}, the bases alone differ by {noise:.1e}"

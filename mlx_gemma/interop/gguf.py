@@ -11,6 +11,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from mlx_gemma.errors import ModelError
 from mlx_gemma.gemma4.checkpoint import Checkpoint
 from mlx_gemma.gemma4.load import complete_config
 from mlx_gemma.gemma4.names import place
+from mlx_gemma.interop import hf
 from mlx_gemma.interop.export import Form, Job
 from mlx_gemma.interop.gguf_file import AGAIN, ARCHITECTURE, Stored, read_file, write_file
 from mlx_gemma.interop.gguf_meta import (
@@ -38,6 +40,7 @@ from mlx_gemma.interop.gguf_meta import (
     tensor_name,
     write_structure,
 )
+from mlx_gemma.interop.merge import Rounding
 from mlx_gemma.interop.stream import FLOATS, Piece, pieces, weight_files
 
 FILE_TYPES = {"F32": "ALL_F32", "F16": "MOSTLY_F16", "BF16": "MOSTLY_BF16", "Q8_0": "MOSTLY_Q8_0"}
@@ -124,7 +127,7 @@ def read_model(path: Path) -> Any:
     file = read_file(path)
     args = read_structure(file)
     coarse = any(t.type != Type.F32 for t in file.tensors.values())
-    dtype = platform.compute_dtype() or (mx.bfloat16 if coarse else mx.float32)
+    dtype = _computed(coarse)
     try:
         model = gemma4_text.Model(args)
         shapes = {name: value.shape for name, value in tree_flatten(model.parameters())}
@@ -145,6 +148,10 @@ def read_model(path: Path) -> Any:
         model.load_weights([(name, file.array(names[name], dtype))], strict=False)
     model.eval()
     return model
+
+
+def _computed(coarse: bool) -> mx.Dtype:
+    return platform.compute_dtype() or (mx.bfloat16 if coarse else mx.float32)
 
 
 def _rope_freqs(args: Any) -> Stored:
@@ -168,13 +175,30 @@ def _stored(piece: Piece, job: Job, layers: int) -> Stored:
     name = tensor_name(inside, layers)
     if name is None:
         raise ModelError(f"GGUF has no name for {piece.name}", where=piece.file, fix=INSTEAD)
-    dtype = job.dtype or piece.tensor.dtype
-    if len(shape) == 1:
-        dtype = "F32"
-    elif dtype == "Q8_0" and shape[-1] % gguf.GGML_QUANT_SIZES[Type.Q8_0][0]:
-        dtype = "F16"
+    dtype = _type(shape, job.dtype or piece.tensor.dtype)
     data = (lambda: _q8_0(piece)) if dtype == "Q8_0" else (lambda: piece.data(dtype))
     return Stored(name, Type[dtype], shape, data)
+
+
+def _type(shape: tuple[int, ...], dtype: str) -> str:
+    if len(shape) == 1:
+        return "F32"
+    odd = dtype == "Q8_0" and shape[-1] % gguf.GGML_QUANT_SIZES[Type.Q8_0][0]
+    return "F16" if odd else dtype
+
+
+def rounding(job: Job) -> Rounding:
+    """The type of the file, and then the one that `read_model` computes in."""
+    held = hf.dtypes(replace(job, dtype=None))
+    coarse = ({job.dtype} if job.dtype else set(held.values())) != {"F32"}
+    dtype = _computed(coarse)
+
+    def rounded(name: str, block: mx.array) -> mx.array:
+        type_ = Type[_type(block.shape, job.dtype or held[name])]
+        data = gguf.quants.quantize(np.asarray(block), type_)
+        return mx.array(gguf.quants.dequantize(data, type_)).astype(dtype)
+
+    return rounded
 
 
 def _q8_0(piece: Piece) -> Iterator[bytes]:
@@ -182,4 +206,8 @@ def _q8_0(piece: Piece) -> Iterator[bytes]:
         yield gguf.quants.quantize(np.asarray(block), Type.Q8_0).tobytes()
 
 
-FORM = Form(FILE, write, lambda job, out: read_model(out / FILE), check, dtypes=tuple(FILE_TYPES), file=True)
+def read(job: Job, out: Path) -> Any:
+    return read_model(out / FILE)
+
+
+FORM = Form(FILE, write, read, check, dtypes=tuple(FILE_TYPES), file=True, rounding=rounding)

@@ -20,7 +20,8 @@ from gguf import GGMLQuantizationType as Type
 
 from mlx_gemma import run
 from mlx_gemma.errors import ModelError
-from mlx_gemma.interop.stream import BLOCK, FLOATS
+from mlx_gemma.interop.merge import BLOCK
+from mlx_gemma.interop.stream import FLOATS
 
 ARCHITECTURE = gguf.MODEL_ARCH_NAMES[gguf.MODEL_ARCH.GEMMA4]
 FORMATS = "BbHhIif?--Qqd"  # struct's, by the number of a metadata value's type

@@ -142,4 +142,4 @@ def read(job: Job, out: Path) -> Any:
     return text
 
 
-FORM = Form(FILE, write, read, check, dtypes=("F32", "F16"), file=True, merges=False)
+FORM = Form(FILE, write, read, check, dtypes=("F32", "F16"), file=True)

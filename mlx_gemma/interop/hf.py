@@ -14,12 +14,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import mlx.core as mx
+
+from mlx_gemma import platform
 from mlx_gemma.errors import ModelError
 from mlx_gemma.gemma4 import headers
 from mlx_gemma.gemma4.checkpoint import Checkpoint
 from mlx_gemma.gemma4.load import load
 from mlx_gemma.gemma4.names import place
 from mlx_gemma.interop.export import Form, Job
+from mlx_gemma.interop.merge import Rounding
 from mlx_gemma.interop.stream import FLOATS, Group, Piece, pieces, weight_files, write_safetensors
 from mlx_gemma.run import write_json
 
@@ -47,7 +51,7 @@ def check(job: Job) -> None:
 
 def write(job: Job, out: Path) -> list[float]:
     """Fill `out`, a shard for each of the source's; memory for one merged matrix."""
-    return write_shards(job, out, lambda piece, name: piece.stored(name, _dtype(piece, job)))
+    return write_shards(job, out, lambda piece, name: piece.stored(name, _dtype(piece.tensor, job)))
 
 
 def write_shards(job: Job, out: Path, stored: Callable[[Piece, str], Group]) -> list[float]:
@@ -87,18 +91,35 @@ def config(source: Checkpoint, text_only: bool, dtype: str | None) -> dict[str, 
     return dict(found)
 
 
+def rounding(job: Job) -> Rounding:
+    """The dtype of the file, and then the one that is computed in."""
+    held = dtypes(job)
+
+    def rounded(name: str, block: mx.array) -> mx.array:
+        stored = FLOATS[held[name]][1]
+        return block.astype(stored).astype(platform.compute_dtype() or stored)
+
+    return rounded
+
+
+def dtypes(job: Job) -> dict[str, str]:
+    """Of every tensor of the decoder in the export, by `layers.3.mlp.up_proj.weight`."""
+    found = {n: t for file in weight_files(job.source) for n, t in headers.tensors(file).items()}
+    return {inside: _dtype(t, job) for name, t in found.items() if (inside := place(name))}
+
+
 def _name(piece: Piece, job: Job) -> str | None:
     """In the exported file; None for what is left out."""
     inside = place(piece.name)
     return f"model.{inside}" if job.text_only and inside else None if job.text_only else piece.name
 
 
-def _dtype(piece: Piece, job: Job) -> str:
-    return job.dtype if job.dtype and piece.tensor.dtype in FLOATS else piece.tensor.dtype
+def _dtype(tensor: headers.Tensor, job: Job) -> str:
+    return job.dtype if job.dtype and tensor.dtype in FLOATS else tensor.dtype
 
 
 def read(job: Job, out: Path) -> Any:
     return load(str(out)).text
 
 
-FORM = Form("hf", write, read, check, dtypes=tuple(FLOATS), text_only=True)
+FORM = Form("hf", write, read, check, dtypes=tuple(FLOATS), text_only=True, rounding=rounding)

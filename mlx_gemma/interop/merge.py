@@ -5,17 +5,24 @@ LoRA: V = W + scale * (lora_b.T @ lora_a.T). DoRA: V, its rows stretched to the 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
+from mlx.utils import tree_flatten, tree_unflatten
 
 from mlx_gemma.errors import ModelError
 from mlx_gemma.gemma4 import lora
+from mlx_gemma.gemma4.adapters import LoRALinear
 from mlx_gemma.gemma4.names import layer_place
 from mlx_gemma.platform import scalar
 
 LEAVES = {"lora": {"lora_a", "lora_b"}, "dora": {"lora_a", "lora_b", "m"}, "full": {"weight"}}
+BLOCK = 16 * 2**20  # numbers at a time
+Rounding = Callable[[str, mx.array], mx.array]  # of whole rows of `layers.3.mlp.up_proj.weight`: as they are read back
 Arrays = dict[str, mx.array]  # by leaf: lora_a [in, rank], lora_b [rank, out], m [out]; or weight
 
 
@@ -86,3 +93,32 @@ def merge(weight: mx.array, arrays: Arrays, scale: float) -> tuple[mx.array, flo
             merged = merged * (given["m"] / mx.linalg.norm(merged, axis=1))[:, None]
         change = mx.linalg.norm(merged - weight) / mx.maximum(mx.linalg.norm(weight), 1e-30)
         return merged, scalar(change)
+
+
+def merge_in_place(decoder: Any, rounding: Rounding) -> None:
+    """Merge a loaded text decoder's adapters into its weights, and round every tensor as an export does.
+
+    This makes, without a file, the function that a merged export must compute: scale and factors are those that the
+    loaded model computed with.
+
+    Args:
+        decoder: mlx-lm's Gemma4TextModel in full precision, its adapters attached.
+
+    Cost: memory for one merged matrix, or one block of another tensor.
+    """
+    merged = set()
+    for name, module in decoder.named_modules():
+        if isinstance(module, LoRALinear):
+            linear = module.linear
+            arrays = {leaf: module[leaf] for leaf in ("lora_a", "lora_b", "m") if leaf in module}
+            linear.weight = rounding(f"{name}.weight", merge(linear.weight, arrays, module.scale)[0])
+            mx.eval(linear.weight)
+            decoder.update_modules(tree_unflatten([(name, linear)]))
+            merged.add(f"{name}.weight")
+    for name, value in tree_flatten(decoder.parameters()):
+        rows = max(1, BLOCK // math.prod(value.shape[1:]))
+        for first in range(0, 0 if name in merged else len(value), rows):
+            block = rounding(name, value[first : first + rows].astype(mx.float32)).astype(value.dtype)
+            mx.eval(block)
+            value[first : first + rows] = block  # in place, in the module too
+            mx.eval(value)

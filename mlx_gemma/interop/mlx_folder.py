@@ -15,12 +15,14 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from mlx_gemma import platform
 from mlx_gemma.errors import ModelError
 from mlx_gemma.gemma4.load import complete_config, load
 from mlx_gemma.gemma4.names import place
-from mlx_gemma.gemma4.quantise import EMBEDDINGS, MODES, PROJECTIONS
+from mlx_gemma.gemma4.quantise import EMBEDDINGS, MODES, PROJECTIONS, Mode
 from mlx_gemma.interop import hf
 from mlx_gemma.interop.export import Form, Job
+from mlx_gemma.interop.merge import Rounding
 from mlx_gemma.interop.stream import FLOATS, Entry, Group, Piece, pieces, weight_files
 from mlx_gemma.run import write_json
 
@@ -38,7 +40,9 @@ def check(job: Job) -> None:
     """
     if job.quantize is None:
         return
-    widths = {p.tensor.shape[1] for file in weight_files(job.source) for p in pieces(file, None) if _is_small(p)}
+    widths = {
+        p.tensor.shape[1] for file in weight_files(job.source) for p in pieces(file, None) if _is_small(place(p.name))
+    }
     multiple = {mode: max(MODES[mode].group, PACKED) for mode in QUANTISATIONS}
     if any(width % multiple[job.quantize] for width in widths):
         fits = [mode for mode in QUANTISATIONS if not any(width % multiple[mode] for width in widths)]
@@ -59,32 +63,51 @@ def write(job: Job, out: Path) -> list[float]:
     return changes
 
 
-def _is_small(piece: Piece) -> bool:
-    inside = place(piece.name)
+def _is_small(inside: str | None) -> bool:
     return inside is not None and inside.endswith(".weight") and inside.split(".")[-2] in SMALL
 
 
 def _stored(piece: Piece, name: str, job: Job) -> Group:
     dtype = job.dtype or piece.tensor.dtype
-    if job.quantize is None or not _is_small(piece):
+    if job.quantize is None or not _is_small(place(piece.name)):
         return piece.stored(name, dtype)
-    mode, wide = MODES[job.quantize], FLOATS[dtype][1]
-
-    def quantised(block: mx.array) -> tuple[mx.array, ...]:
-        return tuple(mx.quantize(block.astype(wide), mode.group, mode.bits, mode=mode.name))
+    mode = MODES[job.quantize]
 
     def parts() -> Iterator[tuple[bytes, ...]]:
         for block in piece.blocks():
-            yield tuple(_bytes(array) for array in quantised(block))
+            yield tuple(_bytes(array) for array in _quantised(block, mode, dtype))
 
     rows, width = piece.tensor.shape
-    one = quantised(mx.zeros((1, width)))  # what a row becomes
+    one = _quantised(mx.zeros((1, width)), mode, dtype)  # what a row becomes
     stem = name.removesuffix("weight")
     entries = tuple(
         Entry(stem + leaf, DTYPES[array.dtype], (rows, array.shape[1]), rows * array.nbytes)
         for leaf, array in zip(("weight", "scales", "biases"), one, strict=False)
     )
     return Group(entries, parts)
+
+
+def _quantised(block: mx.array, mode: Mode, dtype: str) -> list[mx.array]:
+    return list(mx.quantize(block.astype(FLOATS[dtype][1]), mode.group, mode.bits, mode=mode.name))
+
+
+def rounding(job: Job) -> Rounding:
+    """As `hf.rounding`; what is quantised, dequantised again."""
+    plain = hf.rounding(job)
+    if job.quantize is None:
+        return plain
+    mode, held = MODES[job.quantize], hf.dtypes(job)
+
+    def rounded(name: str, block: mx.array) -> mx.array:
+        if not _is_small(name):
+            return plain(name, block)
+        wide = platform.compute_dtype() or FLOATS[held[name]][1]
+        weight, scales, *rest = _quantised(block, mode, held[name])
+        biases = rest[0].astype(wide) if rest else None  # affine modes have them, and scales of the same dtype
+        scales = scales.astype(wide) if rest else scales
+        return mx.dequantize(weight, scales, biases, mode.group, mode.bits, mode.name, dtype=wide)
+
+    return rounded
 
 
 def _bytes(array: mx.array) -> bytes:
@@ -101,4 +124,4 @@ def quantised_base(job: Job) -> Any:
     return load(source.name, revision=source.revision, quantize=mode, quantize_embeddings=mode).text
 
 
-FORM = Form("mlx", write, read, check, tuple(FLOATS), QUANTISATIONS, quantised_base=quantised_base)
+FORM = Form("mlx", write, read, check, tuple(FLOATS), QUANTISATIONS, rounding=rounding, quantised_base=quantised_base)

@@ -130,4 +130,4 @@ def check(job: Job) -> None:
         raise UserError(what, where=job.run, fix="export it with --to hf")
 
 
-FORM = Form("peft", write, read, check=check, merges=False)
+FORM = Form("peft", write, read, check=check)

@@ -19,10 +19,9 @@ import numpy as np
 from mlx_gemma.errors import ModelError
 from mlx_gemma.gemma4.checkpoint import WEIGHTS, Checkpoint
 from mlx_gemma.gemma4.headers import Tensor, tensors
-from mlx_gemma.interop.merge import Adapter, Arrays, fits, merge, place_of
+from mlx_gemma.interop.merge import BLOCK, Adapter, Arrays, fits, merge, place_of
 
 FLOATS = {"F32": (np.uint32, mx.float32), "F16": (np.uint16, mx.float16), "BF16": (np.uint16, mx.bfloat16)}
-BLOCK = 16 * 2**20  # numbers at a time
 
 
 @dataclass(frozen=True)
