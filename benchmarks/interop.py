@@ -1,10 +1,11 @@
-"""Loading and exporting at E2B's full shape: seconds and peak memory, with random bfloat16 weights (10 GB, one file).
+"""Loading and exporting at E2B's full shape: seconds and peak memory, with random bfloat16 weights (9 GB, one file).
 
     python benchmarks/interop.py FOLDER    # 10 GB of checkpoint and 9 GB for each form are written there, and removed
 
 A row of benchmarks/interop.jsonl: load (text decoder in the backend's dtype: float32 on a CPU), and writing each form
-that merges, with an adapter of rank 32 on all seven projections. Each runs in a process of its own, and its peak is the
-process's resident memory less what Python and the libraries take before. Verification is not in it.
+that merges, with an adapter of rank 32 on all seven projections; and one whole export with its verification, as a user
+runs it. Each runs in a process of its own, and its peak is the process's resident memory less what Python and the
+libraries take before.
 """
 
 from __future__ import annotations
@@ -35,13 +36,19 @@ from training import commit
 from mlx_gemma.gemma4 import lora
 from mlx_gemma.gemma4.checkpoint import NANO, Checkpoint
 from mlx_gemma.gemma4.load import load_model
-from mlx_gemma.interop import hf, mlx_folder
-from mlx_gemma.interop.export import Job
+from mlx_gemma.interop import gguf, hf, mlx_folder
+from mlx_gemma.interop.export import Job, export
 from mlx_gemma.interop.merge import read_adapter
 from mlx_gemma.interop.stream import Entry, Group, write_safetensors
 
 ROWS = 1024  # of random numbers, repeated: what they are changes no time
-WRITERS = {"hf": (hf.write, {}), "mlx affine4": (mlx_folder.write, {"quantize": "affine4"})}
+WRITERS = {
+    "hf": (hf.write, {}),
+    "mlx affine4": (mlx_folder.write, {"quantize": "affine4"}),
+    "gguf Q8_0": (gguf.write, {"dtype": "Q8_0"}),
+}
+WHOLE = "hf, verified"
+RUNS = ("load", *WRITERS, WHOLE)
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -74,8 +81,12 @@ def make(folder: Path) -> None:
         "vocab_size": args.vocab_size,
     }
     (folder / "config.json").write_text(json.dumps(config | {"text_config": text, "dtype": "bfloat16"}))
-    for side in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):  # nano's: never used here
+    for side in ("tokenizer_config.json", "chat_template.jinja"):
         shutil.copyfile(NANO / side, folder / side)
+    tokenizer = json.loads((NANO / "tokenizer.json").read_text())  # nano's, with as many tokens as the model has rows
+    tokens = tokenizer["model"]["vocab"]
+    tokenizer["model"]["vocab"] |= {f"<row{i}>": i for i in range(max(tokens.values()) + 1, args.vocab_size)}
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
     spec = lora.AdapterSpec(32, 64.0, 0.0, TARGETS)
     lora.attach(model, spec)
     arrays = lora.adapter_parameters(model, spec)
@@ -91,6 +102,9 @@ def measure(what: str, folder: Path) -> dict[str, Any]:
     started = time.perf_counter()
     if what == "load":
         load_model(source)
+    elif what == WHOLE:
+        done = export(folder, "hf", folder / "out")
+        print(done.gap, f"{done.survived:.3f} of the effect", file=sys.stderr)
     else:
         write, options = WRITERS[what]
         (folder / "out").mkdir()
@@ -106,7 +120,7 @@ def _resident() -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--one", choices=["load", *WRITERS], help=argparse.SUPPRESS)
+    parser.add_argument("--one", choices=RUNS, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
         print(json.dumps(measure(args.one, args.folder)))
@@ -115,7 +129,7 @@ def main() -> None:
     try:
         make(folder)
         size = (folder / "model.safetensors").stat().st_size
-        for what in ("load", *WRITERS):
+        for what in RUNS:
             command = [sys.executable, __file__, str(folder), "--one", what]
             done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
             figures[what] = json.loads(done.stdout)

@@ -155,8 +155,8 @@ def _download(name: str, revision: str | None) -> tuple[Path, str]:
         ) from e
     except RevisionNotFoundError as e:
         raise ModelError(f"the hub has no revision {revision} of it", where=name, fix="see its page's commits") from e
-    except OSError as e:  # the hub's own errors are OSErrors too
-        if e.errno in (errno.ENOSPC, errno.EDQUOT):
+    except Exception as e:  # the hub's own errors are OSErrors, those of its client (a proxy that refuses) are not
+        if isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT):
             where = constants.HF_HUB_CACHE
             raise ModelError("the disk is full", where=where, fix="free space, or set HF_HOME to another disk") from e
         raise ModelError(

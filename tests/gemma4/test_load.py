@@ -184,6 +184,7 @@ ANSWERED: Any = SimpleNamespace(headers={}, request=None)
         (RepositoryNotFoundError("none", response=ANSWERED), "no such folder, and the hub has no such model"),
         (RevisionNotFoundError("none", response=ANSWERED), "no revision v9"),
         (HfHubHTTPError("down", response=ANSWERED), "cannot be reached"),
+        (type("ProxyError", (Exception,), {})("403 Forbidden"), "cannot be reached"),  # as the hub's client has it
         (OSError(errno.ENOSPC, "No space left on device"), "the disk is full"),
     ],
 )
