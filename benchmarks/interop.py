@@ -48,6 +48,7 @@ WRITERS = {
     "gguf Q8_0": (gguf.write, {"dtype": "Q8_0"}),
 }
 WHOLE = "hf, verified"
+RUN, OUT = "run", "out"
 RUNS = ("load", *WRITERS, WHOLE)
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -91,24 +92,26 @@ def make(folder: Path) -> None:
     lora.attach(model, spec)
     arrays = lora.adapter_parameters(model, spec)
     arrays = {"language_model." + k: mx.random.normal(v.shape) * 0.01 for k, v in arrays.items()}
-    mx.save_safetensors(str(folder / lora.WEIGHTS), arrays)
-    (folder / lora.CONFIG).write_text(json.dumps(spec.mlx_lm_config() | {"model": str(folder)}))
+    run = folder.with_name(RUN)
+    run.mkdir()
+    mx.save_safetensors(str(run / lora.WEIGHTS), arrays)
+    (run / lora.CONFIG).write_text(json.dumps(spec.mlx_lm_config() | {"model": str(folder)}))
 
 
 def measure(what: str, folder: Path) -> dict[str, Any]:
     """In this process: seconds, and the peak above what lay there before."""
-    source = Checkpoint(str(folder), folder)
+    source, run, out = Checkpoint(str(folder), folder), folder.with_name(RUN), folder.with_name(OUT)
     before = _resident()
     started = time.perf_counter()
     if what == "load":
         load_model(source)
     elif what == WHOLE:
-        done = export(folder, "hf", folder / "out")
+        done = export(run, "hf", out)
         print(done.gap, f"{done.survived:.3f} of the effect", file=sys.stderr)
     else:
         write, options = WRITERS[what]
-        (folder / "out").mkdir()
-        write(Job(folder, source, read_adapter(folder), **options), folder / "out")
+        out.mkdir()
+        write(Job(run, source, read_adapter(run), **options), out)
     seconds = time.perf_counter() - started
     return {"seconds": round(seconds, 1), "peak_bytes": _resident() - before}
 
@@ -134,10 +137,11 @@ def main() -> None:
             done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
             figures[what] = json.loads(done.stdout)
             console.print(f"{what}: {figures[what]['seconds']} s, peak {figures[what]['peak_bytes'] / 1e9:.2f} GB")
-            shutil.rmtree(folder / "out", ignore_errors=True)
-        adapter = (folder / lora.WEIGHTS).stat().st_size
+            shutil.rmtree(folder.with_name(OUT), ignore_errors=True)
+        adapter = (folder.with_name(RUN) / lora.WEIGHTS).stat().st_size
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        for name in ("e2b", RUN, OUT):
+            shutil.rmtree(args.folder / name, ignore_errors=True)
     row = {"date": date.today().isoformat(), "bench": "interop", "shape": "E2B, random, text decoder alone"}
     row |= {"checkpoint_bytes": size, "adapter_bytes": adapter, "figures": figures}
     row |= {"machine": platform.describe(), "commit": commit()}

@@ -11,26 +11,14 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import mlx.core as mx
-import numpy as np
 
 from mlx_gemma.decode.sample import Sampling
+from mlx_gemma.decode.scores import FORWARD, Arrays, Scores, measure, read
 from mlx_gemma.errors import UserError
 from mlx_gemma.gemma4.layers import head
 from mlx_gemma.gemma4.load import Gemma
 from mlx_gemma.gemma4.template import Message
 from mlx_gemma.platform import scalar
-
-PREFILL = 512  # prompt tokens a forward pass
-
-
-class Scores(NamedTuple):
-    """What the model thought of a token, before temperature and cuts; log-probabilities and entropy in nats."""
-
-    logprob: float
-    entropy: float
-    rank: int  # 0 for the most probable token
-    top: list[tuple[int, float]]  # the most probable tokens, best first
-
 
 class Step(NamedTuple):
     """One generated token; its scores where they were asked for."""
@@ -73,54 +61,44 @@ def prompt_tokens(gemma: Gemma, messages: Sequence[Message]) -> list[int]:
 
 
 def decode(
-    gemma: Gemma, tokens: Sequence[int], sampling: Sampling, max_tokens: int, top: int | None = None
+    gemma: Gemma,
+    tokens: Sequence[int],
+    sampling: Sampling,
+    max_tokens: int,
+    top: int | None = None,
+    cache: Any = None,
 ) -> Iterator[Step]:
     """Continue `tokens`, a step at a time, without end: the caller stops at a stop token.
 
     Args:
         top: score each token, with so many of the most probable ones; None: no scores, and no time for them.
+        cache: of the text decoder, holding what comes before `tokens`; it is written to.
     """
     text = gemma.text
-    cache = text.make_cache()
+    cache = text.make_cache() if cache is None else cache
     ids = mx.array(list(tokens), mx.int32)
-    for i in range(0, len(tokens) - 1, PREFILL):
-        text.model(ids[None, i : min(i + PREFILL, len(tokens) - 1)], cache=cache)
+    for i in range(0, len(tokens) - 1, FORWARD):
+        text.model(ids[None, i : min(i + FORWARD, len(tokens) - 1)], cache=cache)
         mx.eval([c.state for c in cache])  # the upper, K/V-shared layers are never computed for these positions
     key = sampling.key()
 
-    def step(token: mx.array, key: mx.array) -> tuple[mx.array, ...]:
-        logits = head(text, text.model(token.reshape(1, 1), cache=cache))[0, 0]
-        chosen = sampling.choose(logits, key)
-        if top is None:
-            return (chosen,)
-        logprobs = logits - mx.logsumexp(logits)
-        best, values = _top(logprobs, top)
-        mine = logprobs[chosen]
-        entropy = -(mx.exp(logprobs) * logprobs).sum()
-        return chosen, mine, entropy, (logprobs > mine).sum(), best, values
+    def step(token: mx.array, key: mx.array) -> tuple[mx.array, Arrays | None]:
+        hidden = text.model(token.reshape(1, 1), cache=cache)[0]
+        logits = head(text, hidden)
+        chosen = sampling.choose(logits[0], key)
+        scores = measure(text, hidden, logits, chosen.reshape(1), top, sampling) if top is not None else None
+        mx.async_eval(chosen, scores)  # type: ignore[no-untyped-call]
+        return chosen, scores
 
     key, now = mx.random.split(key)
     pending = step(ids[-1], now)
-    mx.async_eval(pending)  # type: ignore[no-untyped-call]
     for i in range(max_tokens):
-        done = pending
+        chosen, scores = pending
         if i + 1 < max_tokens:
             key, now = mx.random.split(key)
-            pending = step(done[0], now)
-            mx.async_eval(pending)  # type: ignore[no-untyped-call]
-        yield Step(int(scalar(done[0])), _scores(*done[1:]) if top is not None else None)
-
-
-def _scores(mine: mx.array, entropy: mx.array, rank: mx.array, best: mx.array, values: mx.array) -> Scores:
-    top = list(zip(np.array(best).tolist(), np.array(values).tolist(), strict=True))
-    return Scores(scalar(mine), scalar(entropy), int(scalar(rank)), top)
-
-
-def _top(logprobs: mx.array, count: int) -> tuple[mx.array, mx.array]:
-    """The `count` largest entries and their places, sorted; MLX leaves the order inside a partition open."""
-    best = mx.argpartition(-logprobs, kth=min(count, logprobs.size) - 1)[:count]
-    best = best[mx.argsort(-logprobs[best])]
-    return best, logprobs[best]
+            pending = step(chosen, now)
+        token = int(scalar(chosen))
+        yield Step(token, read(scores, [token])[0] if scores is not None else None)
 
 
 def generate(
