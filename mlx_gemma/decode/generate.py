@@ -20,6 +20,7 @@ from mlx_gemma.gemma4.load import Gemma
 from mlx_gemma.gemma4.template import Message
 from mlx_gemma.platform import scalar
 
+
 class Step(NamedTuple):
     """One generated token; its scores where they were asked for."""
 
