@@ -16,6 +16,7 @@ from typing import Any
 
 from mlx_gemma.digest import digest_text
 from mlx_gemma.errors import DataError, ModelError
+from mlx_gemma.gemma4.vocabulary import Vocabulary
 
 Message = dict[str, str]
 
@@ -68,6 +69,10 @@ class ChatTemplate:
         """Texts that the tokenizer turns into control tokens; in a message they would end or forge a turn."""
         added = self.tokenizer.added_tokens_decoder.values()
         return tuple(t.content for t in added if t.special)
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        return Vocabulary(self.tokenizer)
 
     def encode(self, text: str) -> list[int]:
         """Plain text to ids, no <bos> added: the template writes its own."""

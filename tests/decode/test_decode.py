@@ -121,8 +121,8 @@ def test_a_trace_marks_the_token_that_was_chosen(nano: Gemma) -> None:
         assert sum(c.probability for c in p.candidates) <= 1.0001
     greedy = trace(nano, PROMPT, max_tokens=200)
     assert greedy.text.removesuffix("<turn|>") == generate(nano, PROMPT, max_tokens=200).text
-    assert table(greedy).row_count == len(greedy.positions)
-    assert table(greedy, uncertain=2).row_count == 2
+    assert table(greedy.positions).row_count == len(greedy.positions)
+    assert table(greedy.positions, uncertain=2).row_count == 2
 
 
 @pytest.mark.parametrize("top", [0, 101, 5000])
