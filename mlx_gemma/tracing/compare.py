@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 import numpy as np
@@ -120,14 +120,14 @@ def sides(a: Model, b: Model) -> tuple[Side, Side]:
         ModelError: a model that cannot be loaded, two that have no room together, or with other tokenizers.
     """
     bases, adapters = zip(*(_parts(model) for model in (a, b)), strict=True)
-    if bases[0] != bases[1]:
+    if bases[0].key != bases[1].key:
         _check_room(bases)
-    loaded: dict[_Base, Variants] = {}
+    loaded: dict[Any, Variants] = {}
     found = []
     for model, base, adapter in zip((a, b), bases, adapters, strict=True):
-        if base not in loaded:
-            loaded[base] = Variants(load(base.name, revision=base.revision, **dict(base.options)))
-        variants = loaded[base]
+        if base.key not in loaded:
+            loaded[base.key] = Variants(load(base.name, revision=base.revision, **dict(base.options)))
+        variants = loaded[base.key]
         if adapter is not None:
             lora.check_base(adapter, variants.gemma.checkpoint)
             variants.add(adapter)
@@ -143,6 +143,11 @@ class _Base(NamedTuple):
     name: str
     revision: str | None
     options: tuple[tuple[str, str], ...]  # `load`'s, what it is quantised to in memory
+    folder: Path
+
+    @property
+    def key(self) -> tuple[Path, tuple[tuple[str, str], ...]]:
+        return self.folder, self.options
 
 
 def _parts(model: Model) -> tuple[_Base, Path | None]:
@@ -152,9 +157,7 @@ def _parts(model: Model) -> tuple[_Base, Path | None]:
     if adapter is None and os.path.isdir(folder) and lora.is_run(folder):
         adapter, (name, revision) = folder, lora.base_of(folder)
     options = tuple(sorted(lora.quantization_of(adapter).items())) if adapter else ()
-    if os.path.isdir(os.path.expanduser(name)):
-        name = str(Path(os.path.expanduser(name)).resolve())
-    return _Base(name, revision, options), None if model.bare else adapter
+    return _Base(name, revision, options, find(name, revision).folder.resolve()), None if model.bare else adapter
 
 
 def _check_room(bases: Sequence[_Base]) -> None:
@@ -163,7 +166,7 @@ def _check_room(bases: Sequence[_Base]) -> None:
     Raises:
         ModelError: they do not.
     """
-    sizes = [sum(f.stat().st_size for f in find(b.name, b.revision).folder.glob(WEIGHTS)) for b in bases]
+    sizes = [sum(f.stat().st_size for f in base.folder.glob(WEIGHTS)) for base in bases]
     if sum(sizes) > platform.memory_bytes():
         both, there = sum(sizes) / 1e9, platform.memory_bytes() / 1e9
         what = f"the two models take {both:.1f} GB together, and this machine has {there:.1f} GB"

@@ -10,6 +10,7 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from itertools import takewhile
 from typing import Any
 
@@ -22,7 +23,7 @@ from mlx_gemma.gemma4.layers import head
 from mlx_gemma.gemma4.load import Gemma
 from mlx_gemma.tracing.record import Trace
 
-LEAST = 1e-6  # ways to write a text that are less probable than this are not followed
+LEAST = 1e-6  # ways to write a text that are so much less probable than the best one are not followed
 MOST = 64  # bytes of a continuation
 
 
@@ -34,14 +35,12 @@ class Continuation:
         probability: that the answer goes on with it at the decision point, what all continuations share being given.
         joint: the same with what they share, from the last token before.
         tokens: the most probable way to write it, the last token perhaps reaching beyond its end.
-        ways: how many ways to write it were summed.
     """
 
     text: str
     probability: float
     joint: float
     tokens: list[str]
-    ways: int
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,7 @@ def follow(
     for text in texts:
         sum_ = _probability(gemma, start, (lead + text).encode())
         pieces = [gemma.template.decode([t]) for t in sum_.best]
-        out.append(Continuation(text, sum_.total / given if given else 0.0, sum_.total, pieces, sum_.ways))
+        out.append(Continuation(text, sum_.total / given if given else 0.0, sum_.total, pieces))
     return shared, out
 
 
@@ -148,7 +147,6 @@ class _Node:
 @dataclass
 class _Sum:
     total: float = 0.0
-    ways: int = 0
     best: tuple[int, ...] = ()
     most: float = -math.inf
 
@@ -156,19 +154,21 @@ class _Sum:
 def _probability(gemma: Gemma, start: _Node, text: bytes) -> _Sum:
     """That the answer goes on with `text`, over all ways to write it."""
     vocabulary, found = gemma.template.vocabulary, _Sum()
-    open_: list[tuple[_Node, bytes, float, tuple[int, ...]]] = [(start, text, 0.0, ())]
+    open_: list[tuple[float, tuple[int, ...], _Node, bytes]] = [(0.0, (), start, text)]
     while open_:
-        node, rest, logprob, path = open_.pop()
+        cost, path, node, rest = heappop(open_)  # the most probable beginning first; no two have the same path
+        logprob = -cost
+        if logprob < math.log(LEAST) + found.most:
+            break
         reaching = vocabulary.reaching(rest)
         if reaching:
             values = logprob + node.logprobs[reaching].astype(np.float64)
             found.total += float(np.exp(values).sum())
-            found.ways += int((values > math.log(LEAST)).sum())
             if values.max() > found.most:
                 found.most, found.best = float(values.max()), (*path, reaching[int(values.argmax())])
         for token, size in vocabulary.within(rest):
             so_far = logprob + float(node.logprobs[token])
-            if so_far > math.log(LEAST):
+            if so_far > math.log(LEAST) + found.most:
                 below = _Node.behind(gemma, [token], copy.deepcopy(node.cache))
-                open_.append((below, rest[size:], so_far, (*path, token)))
+                heappush(open_, (-so_far, (*path, token), below, rest[size:]))
     return found

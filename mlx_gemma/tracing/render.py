@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from mlx_gemma.tracing.pieces import Piece
 
 
-def visible(token: str) -> str:
-    """A token's text with its spaces and line breaks made visible."""
-    return token.replace(" ", "·").replace("\n", "⏎").replace("\t", "⇥") or "∅"
+def visible(token: str, most: int | None = None) -> str:
+    """A token's text with its spaces and line breaks made visible, cut to so many characters."""
+    text = token.replace(" ", "·").replace("\n", "⏎").replace("\t", "⇥") or "∅"
+    return text if most is None or len(text) <= most else text[: most - 1] + "…"
 
 
 def heat(probability: float) -> str:
@@ -112,11 +113,11 @@ def rivals(found: Sequence[Rivals]) -> Group:
         kinds = f"{r.kinds[0]} → {r.kinds[1]}: " if r.kinds[0] != r.kinds[1] else ""
         out.add_row(
             str(r.position.index),
-            visible(r.position.text),
+            visible(r.position.text, 12),
             f"{r.position.probability:.1%}",
-            visible(c.text),
+            visible(c.text, 12),
             f"{c.probability:.1%}",
-            kinds + visible(r.branch.text[:48]),
+            kinds + visible(r.branch.text, 24 if kinds else 44),
         )
     return Group(Text("where answers of different meaning compete", style="bold"), out)
 
@@ -150,11 +151,11 @@ def comparison(found: Comparison, names: tuple[str, str], rows: int) -> list[Any
     if found.decided:
         out.append(_decided(found.decided))
     top = sorted(found.places, key=lambda p: (-p.kl, p.index))[:rows]
-    places = _table("#", "token", "A", "B", "KL", "what moved most, in points", "", "")
+    places = _table("#", "token", "A", "B", "KL", "what moved most, in points", "")
     for p in top:
-        moved = [f"{visible(s.text)} {s.points:+.1f}" for s in p.shifts[:3]]
-        flip = f" ({visible(p.best[0].text)} → {visible(p.best[1].text)})" if p.flipped else ""
-        name = visible(p.token.text) + flip
+        moved = [f"{visible(s.text, 10)} {s.points:+.1f}" for s in p.shifts[:2]]
+        flip = f" ({visible(p.best[0].text, 8)} → {visible(p.best[1].text, 8)})" if p.flipped else ""
+        name = visible(p.token.text, 12) + flip
         places.add_row(str(p.index), name, f"{p.token.a:.1%}", f"{p.token.b:.1%}", f"{p.kl:.3f}", *moved)
     mean = f"mean KL {found.kl:.4f} nats a token; another most probable token in {found.flips} of {len(found.places)}"
     return [*out, places, mean]
@@ -173,14 +174,12 @@ def comparisons(found: Sequence[Comparison], names: tuple[str, str]) -> list[Any
     total = sum(len(c.places) for c in found)
     out: list[Any] = [f"A  {names[0]}\nB  {names[1]}"]
     decided = [c.decided for c in found if c.decided]
+    sides = [d.a for d in decided], [d.b for d in decided]
     if decided:
         table = _table(f"decided in {len(decided)} of {len(found)}", "A", "B", "points", "95 % interval of the mean")
         for i, continuation in enumerate(decided[0].a):
             shift = mean([d.points[i] for d in decided])
-            a, b = (
-                mean([side[i].probability for side in both]).value
-                for both in ([d.a for d in decided], [d.b for d in decided])
-            )
+            a, b = (math.fsum(s[i].probability for s in both) / len(decided) for both in sides)
             interval = f"{shift.low:+.1f} to {shift.high:+.1f}"
             table.add_row(visible(continuation.text), f"{a:.1%}", f"{b:.1%}", f"{shift.value:+.1f}", interval)
         out.append(table)
