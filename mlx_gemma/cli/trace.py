@@ -58,6 +58,9 @@ class WithBelow(click.Command):
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: OpenAI's log-probabilities, and more.")
 @click.option("--save", type=options.OutputFile(), help="Write that JSON, for `trace diff`.")
 @click.option("--html", type=options.OutputFile(), help="Write a page to explore: rivals, and where they would lead.")
+@click.option(
+    "--branches", "most", type=click.IntRange(1), default=40, show_default=True, help="For --html: rivals followed."
+)
 @click.option("--svg", type=options.OutputFile(), help="Save the table as a picture too.")
 @options.sampling(default_tokens=128)
 def command(
@@ -77,6 +80,7 @@ def command(
     as_json: bool,
     save: Path | None,
     html: Path | None,
+    most: int,
     svg: Path | None,
     temperature: float,
     top_p: float,
@@ -96,7 +100,7 @@ def command(
     """
     from mlx_gemma.decode.sample import Sampling
     from mlx_gemma.gemma4.load import load
-    from mlx_gemma.run import disk_errors
+    from mlx_gemma.run import disk_errors, write_text
     from mlx_gemma.tracing import files, render
     from mlx_gemma.tracing.record import trace
 
@@ -137,9 +141,9 @@ def command(
         from mlx_gemma.tracing.page import page
 
         with console.status("following the rivals"):
-            text = page(found, branches(gemma, found))
+            text = page(found, branches(gemma, found, most=most))
         with disk_errors(html):
-            html.write_text(text, encoding="utf8")
+            write_text(html, text)
         console.print(f"[{html}: open it in a browser]")
 
 

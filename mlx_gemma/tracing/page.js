@@ -3,7 +3,7 @@
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const $ = (id) => document.getElementById(id);
-let pinned = null, current = null, chosenBranch = null;
+let pinned = null, current = null, chosenBranch = null;  // pinned stays shown while the pointer wanders
 
 function el(tag, attributes, ...children) {
   const node = document.createElement(tag);
@@ -18,7 +18,8 @@ function percent(p) {
   return (value >= 0.1 || value === 0 ? value.toFixed(1) : value.toPrecision(2)) + "\u00a0%";
 }
 const marks = { " ": "·", "\n": "⏎", "\t": "⇥", "\r": "␍" };
-const visible = (text) => text.replace(/[ \n\t\r]/g, (c) => marks[c]) || "∅";
+const code = (c) => `⟨U+${c.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}⟩`;
+const visible = (text) => text.replace(/[\p{C}\p{Z}]/gu, (c) => marks[c] ?? code(c)) || "∅";
 const name = (text) => el("bdi", {}, el("code", {}, visible(text)));
 const nats = (value) => value.toFixed(3);
 const joint = (it) => `joint probability ${percent(it.probability)} (log ${nats(it.logprob)})`;
@@ -31,6 +32,7 @@ function write(node, text) {
     node.append(line);
   });
   if (!text) node.classList.add("blank");
+  if (/[\u202a-\u202e\u2066-\u2069]/.test(text)) node.classList.add("isolate");  // it would turn its neighbours round
   return node;
 }
 
@@ -43,6 +45,7 @@ function tokenNode(positions, piece) {
   node.classList.toggle("fork", held.some((p) => p.candidates.some((c) => c.branch !== null)));
   return Object.assign(node, { piece, held, text });
 }
+const unitChosen = () => document.querySelector("[name=unit]:checked").value;
 const single = (positions) => positions.map((p, first) => ({ ...p, first, count: 1, least: 0 }));
 const nodes = (where) => [...$(where).querySelectorAll(".token")];
 
@@ -59,9 +62,8 @@ function filter() {
   const least = Number($("entropy").value);
   for (const where of ["answer", "prompt"])
     for (const node of nodes(where)) node.classList.toggle("dim", node.piece.entropy < least);
-  const all = nodes("answer"), unit = document.querySelector("[name=unit]:checked").value;
-  const above = all.filter((node) => !node.classList.contains("dim")).length;
-  $("above").textContent = `${least.toFixed(2)} nats: ${above} of ${count(all.length, unit)}`;
+  const all = nodes("answer"), above = all.filter((node) => !node.classList.contains("dim")).length;
+  $("above").textContent = `${least.toFixed(2)} nats: ${above} of ${count(all.length, unitChosen())}`;
 }
 
 function show(node) {
@@ -77,8 +79,7 @@ function detail(node, part) {
     content.push(el("h2", {}, `${count(piece.count, "token")}: ${joint(piece)}`));
     const parts = node.held.map((p, i) => {
       const button = el("button", { "aria-pressed": i === part }, name(p.text), ` ${percent(p.probability)}`);
-      button.onclick = () => { pin(node); detail(node, i); };
-      return button;
+      return Object.assign(button, { onclick: () => { pin(node); detail(node, i); } });
     });
     content.push(el("div", { class: "parts" }, ...parts));
   }
@@ -105,8 +106,7 @@ function candidateNode(node, c) {
     out.onclick = () => {
       pin(node);
       chosenBranch = c.branch;
-      for (const other of $("panel").querySelectorAll("button.candidate"))
-        other.setAttribute("aria-pressed", other === out);
+      for (const other of $("panel").querySelectorAll("button.candidate")) other.ariaPressed = other === out;
       compare(data.branches[c.branch]);
     };
   }
@@ -115,8 +115,7 @@ function candidateNode(node, c) {
 
 function side(heading, before, tokens, note) {
   const pre = el("pre", {}, el("span", { class: "quiet" }, before));
-  for (const t of tokens)
-    pre.append(write(el(t.same ? "span" : "mark", { title: percent(t.probability) }), t.shown));
+  for (const t of tokens) pre.append(write(el(t.same ? "span" : "mark", { title: percent(t.probability) }), t.shown));
   if (note) pre.append(el("span", { class: "quiet" }, note));
   return el("article", {}, el("h2", {}, ...heading), pre);
 }
@@ -133,13 +132,13 @@ function compare(branch) {
     side(["With ", name(branch.alternative), `: ${count(branch.tokens.length, "token")}, ${joint(branch)}; ${rest}`],
       before, branch.tokens, branch.finish === "length" ? " …" : "")));
   $("compare").hidden = false;
-  $("compare").scrollIntoView({ block: "nearest" });
+  $("compare").querySelector("article:last-child").scrollIntoView({ block: "nearest" });
 }
 
 function pin(node) {
   pinned?.classList.remove("pinned");
-  pinned = node;
   node?.classList.add("pinned");
+  pinned = node;
 }
 
 function move(node, key) {
@@ -184,12 +183,12 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "Escape") { pin(null); current.focus(); }
 });
 
-document.querySelectorAll("[name=unit]").forEach((radio) => (radio.onchange = () => draw(radio.value)));
+for (const radio of document.querySelectorAll("[name=unit]")) radio.onchange = () => draw(radio.value);
 $("entropy").max = Math.ceil(100 * Math.max(...data.answer.map((p) => p.entropy))) / 100;
 $("entropy").oninput = filter;
 $("model").textContent = data.model + (data.adapter === null ? "" : ` with adapter ${data.adapter}`);
 for (const { role, content } of data.messages)
-  $("messages").append(el("p", {}, el("span", { class: "quiet" }, `${role}: `), content));
+  $("messages").append(el("p", {}, el("span", { class: "quiet" }, `${role}: `), el("bdi", {}, content)));
 const t = data.totals, ended = { stop: "", length: " (cut)", given: "" }[data.finish];
 for (const line of [count(t.tokens, "token") + ended, `behind ${count(t.prompt_tokens, "token")} of prompt`, joint(t),
   `mean entropy ${nats(t.entropy)} nats`, `perplexity ${nats(t.perplexity)}`, data.choice])
@@ -197,4 +196,4 @@ for (const line of [count(t.tokens, "token") + ended, `behind ${count(t.prompt_t
 $("before").hidden = !data.prompt.length;
 $("prompt").replaceChildren(...single(data.prompt).map((piece) => tokenNode(data.prompt, piece)));
 if (data.prompt.length) nodes("prompt")[0].tabIndex = 0;
-draw(document.querySelector("[name=unit]:checked").value);  // a browser may have kept it over a reload
+draw(unitChosen());  // a browser may have kept it over a reload

@@ -40,6 +40,13 @@ def test_a_table_with_a_decision_and_rivals(gemma: Run) -> None:
     assert max(map(len, out.splitlines())) <= 80
 
 
+def test_a_page(gemma: Run, tmp_path: Path) -> None:
+    status, out, _ = gemma("nano", PROMPT, "--html", "trace.html", "--branches", "2")
+    assert status == 0
+    assert "open it in a browser" in out
+    assert "<!doctype html>" in (tmp_path / "trace.html").read_text()[:20].lower()
+
+
 @pytest.mark.parametrize("unit", ["word", "line"])
 def test_units(gemma: Run, unit: str) -> None:
     status, out, _ = gemma("nano", PROMPT, "--by", unit)
