@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import tempfile
 from collections.abc import Sequence
@@ -41,7 +40,7 @@ from mlx_gemma.decode.generate import as_messages, generate, prompt_tokens
 from mlx_gemma.decode.sample import Sampling
 from mlx_gemma.gemma4.load import Gemma, load
 from mlx_gemma.recipe import read_recipe
-from mlx_gemma.tracing.decide import follow
+from mlx_gemma.tracing.decide import common, follow
 from mlx_gemma.tracing.pieces import WORDS
 from mlx_gemma.training.loop import train
 
@@ -79,7 +78,7 @@ def twin(sample: Sample) -> str | None:
 def decision(gemma: Gemma, sample: Sample, system: str | None) -> float:
     """P(Python 2) / (P(Python 2) + P(Python 3)) where the two solutions part."""
     right, wrong = fenced(sample.task.python3), str(twin(sample))
-    same = os.path.commonprefix([right, wrong])
+    same = common([right, wrong])
     begun = gemma.template.encode(same)
     lead = gemma.template.decode(begun[-1:])
     texts = [WORDS.match(text, len(same))[0] for text in (right, wrong)]  # type: ignore[index]

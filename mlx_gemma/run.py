@@ -4,6 +4,7 @@
     recipe.yaml                                 every resolved value with its source
     metrics.jsonl, loss.png                     the loss, step by step
     audit.json                                  what was in the data and what was rejected
+    snapshots/                                  adapters on the way, for blame (see training/snapshots.py)
     checkpoints/                                while it trains: what it can go on from
     manifest.json                               digests of data, base, template and recipe; written last
 
@@ -26,7 +27,7 @@ from mlx_gemma.errors import UserError
 MANIFEST = "manifest.json"
 RECIPE = "recipe.yaml"
 HEADER = "# Written by mlx-gemma"  # the first line of a run's recipe, by which the folder is known as ours
-CHECKPOINTS = "checkpoints"
+CHECKPOINTS, SNAPSHOTS = "checkpoints", "snapshots"
 BEST = "best.safetensors"  # the adapter of the lowest validation loss so far
 PART = ".part."  # begins the name of what is being written; a run that was killed may leave one
 REMAINS = ("adapters.safetensors", "adapter_config.json", "metrics.jsonl", "loss.png", "audit.json", BEST)
@@ -103,7 +104,8 @@ def start(folder: Path, recipe: str) -> Path:
     check(folder)
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+        for name in (CHECKPOINTS, SNAPSHOTS):
+            shutil.rmtree(folder / name, ignore_errors=True)
         for path in (*(folder / name for name in REMAINS), *folder.glob(f"{PART}*")):
             path.unlink(missing_ok=True)
         write_text(folder / RECIPE, f"{HEADER}: every value with its source.\n{recipe}")

@@ -61,7 +61,6 @@ class WithBelow(click.Command):
 @click.option(
     "--branches", "most", type=click.IntRange(1), default=40, show_default=True, help="For --html: rivals followed."
 )
-@click.option("--svg", type=options.OutputFile(), help="Save the table as a picture too.")
 @options.sampling(default_tokens=128)
 def command(
     model: str,
@@ -81,7 +80,6 @@ def command(
     save: Path | None,
     html: Path | None,
     most: int,
-    svg: Path | None,
     temperature: float,
     top_p: float,
     top_k: int,
@@ -124,10 +122,7 @@ def command(
         click.echo(json.dumps(files.as_json(found, gemma.template), ensure_ascii=False, allow_nan=False))
     else:
         _print(console, found, max_tokens)
-        shown = _table(console, found, by, columns, uncertain)
-        if svg is not None:
-            with disk_errors(svg):
-                render.save_svg(shown, svg, f"{model}: {prompt}")
+        _table(console, found, by, columns, uncertain)
     if decide:
         from mlx_gemma.tracing.decide import decide as follow
 
@@ -153,18 +148,15 @@ def _print(console: Console, found: Trace, max_tokens: int) -> None:
         console.print(f"[cut at --max-tokens {max_tokens}]")
 
 
-def _table(console: Console, found: Trace, by: str, columns: int, uncertain: int | None) -> Any:
+def _table(console: Console, found: Trace, by: str, columns: int, uncertain: int | None) -> None:
     from mlx_gemma.tracing import render
     from mlx_gemma.tracing.pieces import pieces
 
     positions: Sequence[Any] = [*found.prompt, *found.positions]
     if by != "token":
-        shown = render.piece_table(pieces(positions, by), uncertain)
-        console.print(shown)
-        return shown
+        console.print(render.piece_table(pieces(positions, by), uncertain))
+        return
     fitting = max(1, (console.width - LEFT_COLUMNS) // CANDIDATE)
-    shown = render.table(positions, min(columns, fitting), uncertain)
-    console.print(shown)
+    console.print(render.table(positions, min(columns, fitting), uncertain))
     if fitting < columns:
         console.print(f"[{fitting} of {columns} candidates fit in {console.width} columns]")
-    return shown

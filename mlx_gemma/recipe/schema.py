@@ -133,6 +133,12 @@ class CheckpointSection(Section):
     """how many of the newest stay on disk; each holds the adapter and the optimiser's state"""
 
 
+class BlameSection(Section):
+    snapshots: int = Field(4, ge=0, le=100)
+    """adapters on the way that the run keeps, for blame to ask which rows caused a token; each takes the adapter's
+    size (E2B at rank 32: 193 MB); 0: none, and blame has no causes; adapter.kind full keeps none"""
+
+
 class Recipe(Section):
     model: ModelSection
     adapter: AdapterSection = AdapterSection()
@@ -141,6 +147,7 @@ class Recipe(Section):
     train: TrainSection
     validation: ValidSection = ValidSection()
     checkpoint: CheckpointSection = CheckpointSection()
+    blame: BlameSection = BlameSection()
     report_to: Literal["none", "trackio", "wandb", "tensorboard"] = "none"
     """also send the metrics to a tracker, which must be installed; to look: trackio show; wandb's project
     mlx-gemma; tensorboard --logdir runs/NAME (needs the tensorboard package)"""

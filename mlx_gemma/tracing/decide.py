@@ -17,7 +17,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from mlx_gemma.decode.scores import FORWARD, exact
+from mlx_gemma.decode.scores import FORWARD, exact, forced
 from mlx_gemma.errors import UserError
 from mlx_gemma.gemma4.layers import head
 from mlx_gemma.gemma4.load import Gemma
@@ -105,7 +105,7 @@ def follow(
     gemma: Gemma, context: Sequence[int], texts: Sequence[str], lead: str = ""
 ) -> tuple[str, list[Continuation]]:
     """What the texts share, and each with its probability, behind the tokens of a context and a text `lead`."""
-    shared = lead + _common(texts)
+    shared = lead + common(texts)
     start = _Node.behind(gemma, context)
     given = _probability(gemma, start, shared.encode()).total if shared else 1.0
     out = []
@@ -116,7 +116,14 @@ def follow(
     return shared, out
 
 
-def _common(texts: Sequence[str]) -> str:
+def joint(gemma: Gemma, context: Sequence[int], tokens: Sequence[int]) -> float:
+    """The probability of these very tokens behind a context."""
+    scores = forced(gemma.text, [*context, *tokens], len(context), 1)
+    return math.exp(math.fsum(s.logprob for s in scores))
+
+
+def common(texts: Sequence[str]) -> str:
+    """What all of them begin with."""
     same = takewhile(lambda column: len(set(column)) == 1, zip(*texts, strict=False))
     return "".join(column[0] for column in same)
 

@@ -1,13 +1,12 @@
-"""Traces, decisions and comparisons for the eye: terminal tables, and one as SVG."""
+"""Traces, decisions and comparisons for the eye: terminal tables."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
@@ -40,7 +39,7 @@ def table(positions: Sequence[Position], columns: int = 3, uncertain: int | None
     Args:
         uncertain: only so many positions, the most uncertain (by the chosen token's probability) first.
     """
-    out = _table("#", "token", "prob", "entropy", *(["candidates"] + [""] * (columns - 1)))
+    out = plain_table("#", "token", "prob", "entropy", *(["candidates"] + [""] * (columns - 1)))
     if uncertain is not None:
         positions = sorted(positions, key=lambda p: p.logprob)[:uncertain]
     for p in positions:
@@ -53,11 +52,11 @@ def table(positions: Sequence[Position], columns: int = 3, uncertain: int | None
     return out
 
 
-def _table(*names: str) -> Table:
-    """A plain table; columns of numbers on the right."""
+def plain_table(*names: str) -> Table:
+    """A table without lines; columns of numbers on the right."""
     out = Table(box=None, pad_edge=False, header_style="bold")
     for name in names:
-        number = name in ("#", "prob", "entropy", "KL", "A", "B", "points", "tokens")
+        number = name in ("#", "nats", "prob", "entropy", "KL", "A", "B", "points", "tokens")
         out.add_column(name, justify="right" if number else "left", no_wrap=True, style="dim" if name == "#" else "")
     return out
 
@@ -74,7 +73,7 @@ def _candidate(candidate: Candidate, position: Position) -> Text:
 
 def piece_table(pieces: Sequence[Piece], uncertain: int | None = None) -> Table:
     """One row a word or line: its joint probability, and its least probable token with the best rival."""
-    out = _table("#", "text", "prob", "tokens", "decided at", "rival")
+    out = plain_table("#", "text", "prob", "tokens", "decided at", "rival")
     if uncertain is not None:
         pieces = sorted(pieces, key=lambda p: p.logprob)[:uncertain]
     for piece in pieces:
@@ -93,7 +92,7 @@ def piece_table(pieces: Sequence[Piece], uncertain: int | None = None) -> Table:
 
 def decision(found: Decision) -> Group:
     """Competing continuations, the most probable first, and what none of them takes."""
-    out = _table("continuation", "prob", "in tokens")
+    out = plain_table("continuation", "prob", "in tokens")
     for c in sorted(found.continuations, key=lambda c: -c.probability):
         text = Text(visible(c.text), style=heat(c.probability))
         out.add_row(text, f"{c.probability:.1%}", " ".join(visible(t) for t in c.tokens))
@@ -107,7 +106,7 @@ def rivals(found: Sequence[Rivals]) -> Group:
     """Positions where answers of different meaning compete."""
     if not found:
         return Group(Text("no rival within the margin leads to another meaning"))
-    out = _table("#", "token", "prob", "rival", "prob", "which leads to")
+    out = plain_table("#", "token", "prob", "rival", "prob", "which leads to")
     for r in found:
         c = r.branch.alternative
         kinds = f"{r.kinds[0]} → {r.kinds[1]}: " if r.kinds[0] != r.kinds[1] else ""
@@ -151,7 +150,7 @@ def comparison(found: Comparison, names: tuple[str, str], rows: int) -> list[Any
     if found.decided:
         out.append(_decided(found.decided))
     top = sorted(found.places, key=lambda p: (-p.kl, p.index))[:rows]
-    places = _table("#", "token", "A", "B", "KL", "what moved most, in points", "")
+    places = plain_table("#", "token", "A", "B", "KL", "what moved most, in points", "")
     for p in top:
         moved = [f"{visible(s.text, 10)} {s.points:+.1f}" for s in p.shifts[:2]]
         flip = f" ({visible(p.best[0].text, 8)} → {visible(p.best[1].text, 8)})" if p.flipped else ""
@@ -162,7 +161,7 @@ def comparison(found: Comparison, names: tuple[str, str], rows: int) -> list[Any
 
 
 def _decided(found: Decided) -> Table:
-    table = _table("decided at " + str(found.index), "A", "B", "points")
+    table = plain_table("decided at " + str(found.index), "A", "B", "points")
     for a, b, points in zip(found.a, found.b, found.points, strict=True):
         table.add_row(visible(a.text), f"{a.probability:.1%}", f"{b.probability:.1%}", f"{points:+.1f}")
     return table
@@ -176,7 +175,9 @@ def comparisons(found: Sequence[Comparison], names: tuple[str, str]) -> list[Any
     decided = [c.decided for c in found if c.decided]
     sides = [d.a for d in decided], [d.b for d in decided]
     if decided:
-        table = _table(f"decided in {len(decided)} of {len(found)}", "A", "B", "points", "95 % interval of the mean")
+        table = plain_table(
+            f"decided in {len(decided)} of {len(found)}", "A", "B", "points", "95 % interval of the mean"
+        )
         for i, continuation in enumerate(decided[0].a):
             shift = mean([d.points[i] for d in decided])
             a, b = (math.fsum(s[i].probability for s in both) / len(decided) for both in sides)
@@ -188,11 +189,3 @@ def comparisons(found: Sequence[Comparison], names: tuple[str, str]) -> list[Any
         f"another most probable token in {flips} of {total}"
     )
     return out
-
-
-def save_svg(content: Table, path: Path, title: str, width: int = 92) -> None:
-    """The table as an SVG picture."""
-    with open("/dev/null", "w") as nowhere:
-        console = Console(record=True, width=width, file=nowhere)
-        console.print(content)
-        path.write_text(console.export_svg(title=title), encoding="utf8")

@@ -18,7 +18,7 @@ from mlx_gemma.digest import digest_json
 from mlx_gemma.errors import UserError
 from mlx_gemma.gemma4 import lora
 from mlx_gemma.recipe import Resolved
-from mlx_gemma.training import batches, checkpoint
+from mlx_gemma.training import batches, checkpoint, snapshots
 from mlx_gemma.training.diagnose import diagnose
 from mlx_gemma.training.optimiser import Updater, learning_rate
 from mlx_gemma.training.plan import steps_of
@@ -34,6 +34,7 @@ class Trainer:
     def __init__(self, ready: Prepared, resolved: Resolved, group: Any) -> None:
         self.ready, self.resolved, self.recipe, self.group = ready, resolved, resolved.recipe, group
         self.steps = steps_of(resolved, ready.train, group.size())
+        self.snapshots = snapshots.steps_kept(self.recipe, self.steps)
         self.updater = Updater(
             ready.gemma.model,
             ready.gemma.text,
@@ -133,9 +134,12 @@ class Trainer:
         return mean_loss(self.ready, split, self.recipe.train.batch, self.group)
 
     def save(self, folder: Path, now: bool) -> None:
-        """After an update: the adapter if it is the best one yet, and a checkpoint if it is time for one."""
+        """After an update: a snapshot and a checkpoint if it is time for one, the adapter if it is the best one yet."""
         every, keep = self.recipe.checkpoint.every, self.recipe.checkpoint.keep
         try:
+            if self.step in self.snapshots:
+                updater = self.updater
+                snapshots.save(folder, self.step, updater.parameters, updater.optimizer, self.recipe.train.optimizer)
             if self.step and self.best.step == self.step and self.recipe.validation.keep == "best":
                 with run.whole(folder / run.BEST) as part:
                     mx.save_safetensors(str(part), dict(tree_flatten(self.updater.parameters)))

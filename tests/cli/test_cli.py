@@ -92,8 +92,8 @@ def test_train_generate_trace_eval_export_bench(gemma: Gemma, recipe: Path, rows
     assert "regression rows (data.regression): loss " in done.out
     run = tmp_path / "run"
     assert gemma("generate", run, "Write one.", "--max-tokens", "5").out.strip()
-    assert "◀" in gemma("trace", run, "Write one.", "--max-tokens", "5", "--svg", tmp_path / "t.svg").out
-    assert (tmp_path / "t.svg").read_text().startswith("<svg")
+    assert "◀" in gemma("trace", run, "Write one.", "--max-tokens", "5", "--html", tmp_path / "t.html").out
+    assert (tmp_path / "t.html").read_text().lower().startswith("<!doctype html>")
     suite = tmp_path / "suite.jsonl"
     suite.write_text(json.dumps(ITEM) + "\n")
     done = gemma("eval", suite, "--model", "nano", "--adapter", run, "--save", tmp_path / "answers.jsonl")
@@ -225,7 +225,7 @@ def test_doctor(gemma: Gemma) -> None:
         (["trace", "nano", "hi", "--top", "0"], "out of range"),
         (["trace", "nano", "hi", "--top", "101"], "out of range"),
         (["trace", "nano", "hi", "--uncertain", "0"], "x>=1"),
-        (["trace", "nano", "hi", "--svg", "{tmp}/none/x.svg"], "the folder of {tmp}/none/x.svg is not there"),
+        (["trace", "nano", "hi", "--html", "{tmp}/none/x.html"], "the folder of {tmp}/none/x.html is not there"),
         (["bench", "nano", "--save", "{tmp}/none/x"], "the folder of {tmp}/none/x is not there"),
         (["bench", "nano", "--save", "{tmp}"], "is a directory"),
         (["eval", "{suite}", "--model", "nano", "--save", "{tmp}/none/x"], "the folder of {tmp}/none/x is not there"),

@@ -102,6 +102,8 @@ def assert_same(folder: Path, whole: Path) -> None:
     assert lines(folder) == lines(whole)
     assert result(folder) == result(whole)
     assert {p.name for p in folder.iterdir()} == {p.name for p in whole.iterdir()}
+    kept = [{p.name: p.read_bytes() for p in (f / run.SNAPSHOTS).glob("*")} for f in (folder, whole)]
+    assert kept[0] == kept[1]
 
 
 @cache

@@ -1,0 +1,68 @@
+"""Blame for the eye: the question, the data's answer, the causes, the proof."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from mlx_gemma.blame.ask import Question
+from mlx_gemma.blame.lexical import Ladder, sentence
+from mlx_gemma.tracing.record import Trace
+from mlx_gemma.tracing.render import plain_table, visible
+
+if TYPE_CHECKING:
+    from mlx_gemma.blame.influence import Influence
+    from mlx_gemma.blame.proof import Proof
+
+
+def question(trace: Trace, asked: Question) -> list[Any]:
+    token, rival = asked.token, asked.rival
+    head = f"position {asked.position.index}: {visible(token.text)} {token.probability:.1%}, against "
+    return [trace.text, Text(f"{head}{visible(rival.text)} {rival.probability:.1%}", style="bold")]
+
+
+def data(ladder: Ladder, run: Path, asked: Question, rows: int) -> list[Any]:
+    """What the data says, of the token and of its rival, and where."""
+    out: list[Any] = [Text("\nwhat the data says", style="bold")]
+    if ladder.longest is not None:
+        longest = ladder.longest
+        out.append(
+            f"the longest end of the context that it has: {longest.length} tokens, in {longest.places} places of "
+            f"{longest.rows} rows"
+        )
+    for one in (asked.token, asked.rival):
+        out.append(sentence(ladder, one.token, one.probability))
+        hits = ladder.rows(one.token, limit=min(3, rows))
+        out += [f"    {hit.where}, {hit.places} places, {hit.shared} tokens of context shared" for hit in hits]
+    return out
+
+
+def causes(found: Influence, rows: int) -> list[Any]:
+    """The rows that raised the token against its rival, and those that lowered it."""
+    table = plain_table("nats", "row")
+    for b in found.rows[:rows]:
+        table.add_row(f"{b.score:+.4f}", b.where)
+    table.add_row("…", "")
+    for b in found.rows[max(rows, len(found.rows) - rows) :]:
+        table.add_row(f"{b.score:+.4f}", b.where)
+    text = f"all rows together {found.total:+.2f} nats, of log-odds {found.value:+.2f} after training (to first order)"
+    if not found.preconditioned:
+        text += "; this optimiser's scaling of the gradients is not in these figures"
+    return [Text("\nwhat caused it", style="bold"), table, text]
+
+
+def proof(found: Proof, asked: Question) -> Group:
+    table: Table = plain_table("trained on", visible(asked.token.text), visible(asked.rival.text), "token / both")
+    for name, answers in (
+        ("all rows", found.original),
+        (f"all but the {found.removed} blamed ones", found.without_blamed),
+        (f"all but {found.removed} random ones", found.without_random),
+    ):
+        both = answers.token + answers.rival
+        share = f"{answers.token / both:.1%}" if both else ""
+        table.add_row(name, f"{answers.token:.1%}", f"{answers.rival:.1%}", share)
+    return Group(Text("\nthe proof", style="bold"), table)
