@@ -200,7 +200,10 @@ def lds(found: dict[str, np.ndarray], chosen: list[list[int]], f: np.ndarray) ->
             warnings.simplefilter("ignore")  # a constant prediction, which lexical's may be, predicts nothing
             each[name] = np.nan_to_num([spearmanr(predicted[:, k], f[:, k]).statistic for k in range(f.shape[1])])
     best = each[next(reversed(each))]
-    return {name: _interval(r) | {"ours less it": _interval(best - r)} for name, r in each.items()}
+    return {
+        name: _interval(r) | ({"ours less it": _interval(best - r)} if r is not best else {})
+        for name, r in each.items()
+    }
 
 
 def _interval(values: np.ndarray) -> dict[str, Any]:

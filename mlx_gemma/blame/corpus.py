@@ -38,8 +38,8 @@ class Corpus:
     """The arrays of the module's docstring, read-only and mapped: only what is touched is read.
 
     `searched` is tokens and index again, mapped so that the system reads no more than the page that is touched: a
-    search on a cold disk took 7 to 26 ms so, and 113 to 558 ms where it read ahead (150,000 rows, two
-    cores of an Intel Xeon at 2.10 GHz, Linux).
+    search on a cold disk took 7 to 26 ms so, and 113 to 558 ms where it read 8 MB ahead (150,000 rows, two cores of an
+    Intel Xeon at 2.10 GHz, Linux).
     """
 
     tokens: Ids

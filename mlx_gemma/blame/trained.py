@@ -39,8 +39,8 @@ def corpus_of_run(folder: Path, template: ChatTemplate | None = None) -> Corpus:
     Raises:
         UserError: no finished run, its base or its data is not there, or either is no longer what was trained with.
 
-    Cost: the first time 0.2 ms a row, mostly tokenising; later milliseconds, or a second a GB where only the data
-    file's time of change is another.
+    Cost: the first time half a millisecond a row, mostly tokenising; later milliseconds, or a second a GB where only
+    the data file's time of change is another.
     """
     manifest, recipe = run.read_manifest(folder), read_recipe(folder / run.RECIPE).recipe
     rejected = _rejected(folder)

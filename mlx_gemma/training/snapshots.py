@@ -4,7 +4,8 @@
                                      second_moments.NAME   AdamW's v, bias-corrected, bfloat16
 
 The second moments are there where the optimiser is adam or adamw. Both are as many bytes together as the adapter in
-float32: 193 MB for E2B at rank 32. The files are a function of the run, so one that was resumed writes the same bytes.
+float32: 193 MB for E2B at rank 32. What bfloat16 rounds off changes scores on nano by 0.2 % of the largest at most, and
+their order by next to nothing (Spearman 0.9999). The files are a function of the run, resumed or not.
 """
 
 from __future__ import annotations
