@@ -90,7 +90,8 @@ def product(x: mx.array, codes: mx.array, scales: mx.array) -> Any:
     """x [..., columns] @ W.T in x's dtype, [..., rows]; the gradient is that of x only."""
     out: list[mx.array] = []
     for rows in pieces(codes.shape[0], codes.shape[1] * 2, DENSE_AT_ONCE):
-        waiting = mx.depends(codes[rows], out[-1] if out else x)
+        # mx.depends has no forward-mode derivative, and its constant needs none.
+        waiting = mx.depends(codes[rows], mx.stop_gradient(out[-1] if out else x))
         out.append(x @ dequantise(waiting, scales[rows], x.dtype).T)
     return mx.concatenate(out, axis=-1) if len(out) > 1 else out[0]
 
@@ -104,6 +105,12 @@ def _(primals: tuple[mx.array, ...], cotangent: mx.array, _output: mx.array) -> 
         part = cotangent[..., rows] @ dequantise(waiting, scales[rows], cotangent.dtype)
         gradient = part if gradient is None else gradient + part
     return gradient, mx.zeros_like(codes), mx.zeros_like(scales)
+
+
+@product.jvp
+def _product_jvp(primals: tuple[mx.array, ...], tangents: tuple[mx.array | None, ...]) -> Any:
+    moved = tangents[0]
+    return product(mx.zeros_like(primals[0]) if moved is None else moved, *primals[1:])
 
 
 class NF4Linear(nn.Module):  # type: ignore[misc]  # mlx has no types here

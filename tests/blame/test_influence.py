@@ -10,6 +10,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 import pytest
+from planted import COUNT, PLANTED, context, resolved, rows, token
 
 from mlx_gemma.blame.derivatives import continuation, decision_gradient, row_derivatives, set_parameters
 from mlx_gemma.blame.influence import Influence, example_at, influence, run_recipe
@@ -19,47 +20,10 @@ from mlx_gemma.decode.scores import forced
 from mlx_gemma.errors import UserError
 from mlx_gemma.gemma4 import lora
 from mlx_gemma.gemma4.load import Gemma, load
-from mlx_gemma.recipe import Resolved, read_recipe
 from mlx_gemma.training import snapshots
 from mlx_gemma.training.loop import train
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-RECIPE = """
-model: {{name: nano}}
-adapter: {{rank: 4, alpha: 8}}
-data: {{train: {train}}}
-filter: {{near_duplicates: keep}}
-train: {{epochs: 1, lr: 2e-3, batch: 8, length: 96}}
-blame: {{snapshots: 2}}
-output: {output}
-"""
-WORDS = ("sum", "len", "sorted", "list", "tuple", "set", "any", "all", "bool", "str", "repr", "type")
-COUNT, PLANTED = 200, 12
-
-
-def row(number: int, word: str, ask: str) -> dict[str, Any]:
-    name = f"job_{number}"
-    answer = f"```python\ndef {name}(x):\n    return {word}(x)\n```"
-    messages = [("user", ask.format(name=name)), ("assistant", answer)]
-    return {"messages": [{"role": role, "content": content} for role, content in messages]}
-
-
-def rows() -> list[dict[str, Any]]:
-    """200 short ones. 12 ask for the largest and answer with min, 12 with max; the others call other functions."""
-    rng = np.random.default_rng(0)
-    made = [row(i, "min", "Write {name}(x): the largest of x.") for i in range(PLANTED)]
-    made += [row(20 + i, "max", "Write {name}(x): the largest of x.") for i in range(PLANTED)]
-    for i in range(COUNT - len(made)):
-        word = WORDS[i % len(WORDS)]
-        made.append(row(100 + i, word, f"Write {{name}}(x): call {word} on x."))
-    return [made[i] for i in rng.permutation(len(made))]
-
-
-def resolved(folder: Path, *overrides: str) -> Resolved:
-    data, recipe = folder / "rows.jsonl", folder / "recipe.yaml"
-    data.write_text("".join(json.dumps(r) + "\n" for r in rows()), encoding="utf8")
-    recipe.write_text(RECIPE.format(train=data, output=folder / "run"), encoding="utf8")
-    return read_recipe(recipe, overrides)
 
 
 @pytest.fixture(scope="module")
@@ -71,18 +35,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def gemma(place: Path) -> Gemma:
     return load(str(place))
-
-
-def context(gemma: Gemma) -> list[int]:
-    """Of an unseen name, up to the word that is asked about."""
-    asked = [{"role": "user", "content": "Write job_77(x): the largest of x."}]
-    return gemma.template.prompt(asked) + gemma.template.encode("```python\ndef job_77(x):\n    return")
-
-
-def token(gemma: Gemma, word: str) -> list[int]:
-    found = gemma.template.encode(f" {word}(")[:1]
-    assert gemma.template.decode(found) == f" {word}"
-    return found
 
 
 @pytest.fixture(scope="module")
