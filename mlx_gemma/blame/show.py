@@ -49,10 +49,10 @@ def causes(found: Influence, rows: int) -> list[Any]:
     table.add_row("…", "")
     for b in found.rows[max(rows, len(found.rows) - rows) :]:
         table.add_row(f"{b.score:+.4f}", b.where)
-    text = f"all rows together {found.total:+.2f} nats, of log-odds {found.value:+.2f} after training (to first order)"
+    text = "to first order: they rank rows, and together overshoot what training changed"
     if not found.preconditioned:
-        text += "; this optimiser's scaling of the gradients is not in these figures"
-    return [Text("\nwhat caused it", style="bold"), table, text]
+        text += "; this optimiser's scaling of the gradients is not in them"
+    return [Text("\nwhat caused it, in nats for the token against its rival", style="bold"), table, text]
 
 
 def proof(found: Proof, asked: Question) -> Group:

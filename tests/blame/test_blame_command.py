@@ -72,7 +72,7 @@ def test_the_question(gemma: Gemma, traced: Trace) -> None:
     ("options", "says"),
     [
         ({"at": 1, "token": "min"}, "both a position and a token"),
-        ({"at": 99}, "the answer has 1?[0-9] tokens"),
+        ({"at": 99}, "the answer has 22 tokens; give 0 to 21"),
         ({"token": "lambda"}, "no token of the answer is 'lambda'"),
         ({"token": "min", "instead": "zebra"}, "not among the 19 most probable rivals"),
     ],
@@ -90,10 +90,8 @@ def test_the_proof_moves_the_decision_and_the_control_does_not(place: Path, gemm
     assert found.removed == PLANTED
     shares = [a.token / (a.token + a.rival) for a in (found.original, found.without_blamed, found.without_random)]
     print("P(min) of min and max: all rows, without the blamed, without random ones:", shares)
-    assert shares[0] - shares[1] > 0.2
-    assert abs(shares[2] - shares[0]) < (shares[0] - shares[1]) / 2
-    again = prove(place, asked, wrong, right, planted("min"))
-    assert again == found  # the same seeds: the same bits
+    assert shares[1] < shares[0] / 4
+    assert shares[2] > shares[0] / 2
 
 
 def test_proofs_that_cannot_be(place: Path, gemma: Gemma) -> None:
