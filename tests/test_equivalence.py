@@ -61,7 +61,7 @@ def test_decoded_is_one_forward_pass(models: Models, name: str) -> None:
 def test_prefill_in_pieces(models: Models, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     gemma, prompt = load(str(models(name))), random_tokens(50)
     whole = decoded(gemma, prompt, 4)
-    monkeypatch.setattr(decoding, "PREFILL", 7)
+    monkeypatch.setattr(decoding, "FORWARD", 7)
     pieces = decoded(gemma, prompt, 4)
     assert [s.token for s in pieces] == [s.token for s in whole]
     assert max(abs(a.scores.logprob - b.scores.logprob) for a, b in zip(pieces, whole, strict=True)) < 1e-3

@@ -60,7 +60,7 @@ def test_a_run_leaves_everything_behind(rows: Path) -> None:
     seen: list[loop.Progress] = []
     folder = mlx_gemma.train(recipe, report=seen.append)
     names = {"adapters.safetensors", "adapter_config.json", "recipe.yaml", "metrics.jsonl", "loss.png", "audit.json"}
-    assert {p.name for p in folder.iterdir()} == names | {run.MANIFEST}
+    assert {p.name for p in folder.iterdir()} == names | {run.MANIFEST, run.SNAPSHOTS}
     lines = lines_of(folder)
     assert [line["step"] for line in lines] == [p.step for p in seen] == [0, 1, 2, 3, 4]
     assert [line["valid_loss"] is not None for line in lines] == [True, False, True, False, True]
@@ -295,7 +295,7 @@ def test_a_disk_that_is_full_while_the_adapter_is_saved(rows: Path, monkeypatch:
     monkeypatch.setattr(mx, "save_safetensors", full)
     with pytest.raises(UserError, match=r"update 1 cannot be saved: .*; free space"):
         mlx_gemma.train(resolved(rows, "train.steps=1", "validation.every=1"))
-    fits = 2  # the last checkpoint's two
+    fits = 3  # the snapshot, and the last checkpoint's two
     with pytest.raises(UserError, match=r"the adapter cannot be written.*--resume"):
         mlx_gemma.train(resolved(rows, "train.steps=1", "validation.keep=last"))
     assert not [p for p in (rows.parent / "run").iterdir() if "adapter" in p.name or "part" in p.name]
