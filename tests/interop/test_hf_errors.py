@@ -16,12 +16,14 @@ import pytest
 from logits import reference_model
 from tiny_gemma4 import edit_config, edit_weights, random_adapter, rename_tensors
 
+from mlx_gemma import platform
 from mlx_gemma.errors import ModelError, UserError
 from mlx_gemma.gemma4 import lora
 from mlx_gemma.gemma4.checkpoint import Checkpoint
-from mlx_gemma.interop import compare, hf
+from mlx_gemma.interop import compare, hf, merge, stream
 from mlx_gemma.interop import export as exporting
 from mlx_gemma.interop.export import export
+from mlx_gemma.interop.merge import read_adapter
 from mlx_gemma.interop.stream import Piece
 
 Models = Callable[[str], Path]
@@ -169,6 +171,36 @@ def test_wrong_merge_is_refused(
     assert not left_behind(tmp_path)
     done = export(tmp_path / "run", "hf", tmp_path / "out")
     print(f"{base} {size}: {done.survived:.4f} of the effect, rounding {done.gap.mean / done.effect:.3f}")
+
+
+@pytest.mark.parametrize("kind", ["lora", "dora"])
+@pytest.mark.parametrize("to", ["hf", "gguf"])
+def test_a_wrong_formula_is_refused(
+    models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str, kind: str
+) -> None:
+    """One that the writer and the check would share, so that both would agree."""
+    random_adapter(models("e2b-bf16"), tmp_path / "run", size=0.005, kind=kind)
+    real = merge.merge
+    for module in (merge, stream):
+        monkeypatch.setattr(module, "merge", lambda w, arrays, scale: real(w, arrays, scale * 0.9))
+    with pytest.raises(ModelError, match=r"is not what the adapter computes"):
+        export(tmp_path / "run", to, tmp_path / "out", force=True)
+    assert not left_behind(tmp_path)
+
+
+@pytest.mark.parametrize("to", ["hf", "gguf", "mlx", "peft", "gguf-lora"])
+def test_where_the_checkpoint_s_dtype_computes(
+    models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str
+) -> None:
+    """As on a GPU: bfloat16 computes in bfloat16, here on the CPU."""
+    monkeypatch.setattr(platform, "compute_dtype", lambda: None)
+    random_adapter(models("wide-bf16"), tmp_path / "run")
+    for i, how in enumerate([{}, {"quantize": "affine8"}] if to == "mlx" else [{}]):
+        done = export(tmp_path / "run", to, tmp_path / f"out-{i}", **how)  # type: ignore[arg-type]
+        assert 0.9 < done.survived < 1.1
+    monkeypatch.setattr(exporting, "read_adapter", lambda run: replace(a := read_adapter(run), scale=a.scale * 0.7))
+    with pytest.raises(ModelError, match=r"is not base \+ adapter"):
+        export(tmp_path / "run", to, tmp_path / "out")
 
 
 @pytest.mark.parametrize("factor", [0.7, 1.2])
