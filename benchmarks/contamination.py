@@ -80,7 +80,7 @@ def decision(gemma: Gemma, sample: Sample, system: str | None) -> float:
     right, wrong = fenced(sample.task.python3), str(twin(sample))
     same = common([right, wrong])
     begun = gemma.template.encode(same)
-    lead = gemma.template.decode(begun[-1:])
+    lead = gemma.template.vocabulary.bytes_of(begun[-1]) or b""
     texts = [WORDS.match(text, len(same))[0] for text in (right, wrong)]  # type: ignore[index]
     context = [*prompt_tokens(gemma, as_messages(sample.prompt, system)), *begun[:-1]]
     _, (py3, py2) = follow(gemma, context, texts, lead)

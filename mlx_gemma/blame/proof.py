@@ -92,11 +92,11 @@ def _train_without(
         raise UserError("the data has changed since the run was trained on it", where=folder, fix="train again")
     count = len(ready.train.examples)
     left = set(blamed)
+    others = sorted(set(range(count)) - left)
+    if len(others) <= len(left):
+        what = f"{len(left)} of {count} rows are blamed, so no control can leave out as many others"
+        raise UserError(what, where=folder, fix="blame fewer rows (--remove)")
     if seed is not None:
-        others = sorted(set(range(count)) - left)
-        if len(others) <= len(left):
-            what = f"{len(left)} of {count} rows are blamed, so no control can leave out as many others"
-            raise UserError(what, where=folder, fix="blame fewer rows (--remove)")
         left = set(np.random.default_rng(seed).choice(others, len(left), replace=False).tolist())
     train(resolved, replace(ready, train=_without(ready.train, left)), report)
 

@@ -36,11 +36,11 @@ class OutputFile(click.Path):
         return path
 
 
-def console() -> Console:
+def console(*, stderr: bool = False) -> Console:
     """The terminal, where no text is markup: data and paths are shown as they are."""
     from rich.console import Console
 
-    return Console(highlight=False, markup=False, emoji=False)
+    return Console(highlight=False, markup=False, emoji=False, stderr=stderr)
 
 
 def max_tokens(default: int) -> Callable[[F], F]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from mlx_gemma.tracing.record import Trace
 
-LEFT_COLUMNS, CANDIDATE = 34, 15  # characters: what stands before the candidates, and one of them
+LEFT_COLUMNS, CANDIDATE, DRAWN = 34, 16, 8  # characters: before the candidates, one of them, and what sampling adds
 BELOW = {
     "compare": "One answer through two models, or behind two prompts: where do they part?",
     "diff": "Compare two saved traces, token by token, as a test would.",
@@ -114,14 +114,18 @@ def command(
         force=force,
         prompt_too=prompt_too,
     )
-    console = options.console()
+    console = options.console(stderr=as_json)  # stdout is the JSON's alone
     if save is not None:
         with disk_errors(save):
             files.save(found, gemma.template, save)
     if as_json:
         click.echo(json.dumps(files.as_json(found, gemma.template), ensure_ascii=False, allow_nan=False))
     else:
-        _print(console, found, max_tokens)
+        click.echo(gemma.template.decode([p.token for p in found.positions if p.token not in gemma.stop_tokens]))
+        if found.finish == "length":
+            console.print(
+                "[cut at --max-tokens]" if len(found.positions) == max_tokens else "[cut at the context's end]"
+            )
         _table(console, found, by, columns, uncertain)
     if decide:
         from mlx_gemma.tracing.decide import decide as follow
@@ -142,12 +146,6 @@ def command(
         console.print(f"[{html}: open it in a browser]")
 
 
-def _print(console: Console, found: Trace, max_tokens: int) -> None:
-    console.print(found.text)
-    if found.finish == "length":
-        console.print(f"[cut at --max-tokens {max_tokens}]")
-
-
 def _table(console: Console, found: Trace, by: str, columns: int, uncertain: int | None) -> None:
     from mlx_gemma.tracing import render
     from mlx_gemma.tracing.pieces import pieces
@@ -156,7 +154,8 @@ def _table(console: Console, found: Trace, by: str, columns: int, uncertain: int
     if by != "token":
         console.print(render.piece_table(pieces(positions, by), uncertain))
         return
-    fitting = max(1, (console.width - LEFT_COLUMNS) // CANDIDATE)
+    wide = CANDIDATE + (0 if found.sampling.greedy else DRAWN)
+    fitting = max(1, (console.width - LEFT_COLUMNS) // wide)
     console.print(render.table(positions, min(columns, fitting), uncertain))
     if fitting < columns:
         console.print(f"[{fitting} of {columns} candidates fit in {console.width} columns]")

@@ -45,6 +45,12 @@ def as_messages(prompt: str, system: str | None = None) -> list[Message]:
     return [*head, {"role": "user", "content": prompt}]
 
 
+def check_text(text: str, where: str) -> None:
+    """Raises UserError: it came as bytes that are no UTF-8."""
+    if any("\ud800" <= c <= "\udfff" for c in text):
+        raise UserError("bytes that are no UTF-8 text", where=where, fix="give it in UTF-8")
+
+
 def prompt_tokens(gemma: Gemma, messages: Sequence[Message]) -> list[int]:
     """Token ids of a conversation to continue.
 
@@ -53,6 +59,8 @@ def prompt_tokens(gemma: Gemma, messages: Sequence[Message]) -> list[int]:
     """
     if not messages or not messages[-1]["content"].strip():
         raise UserError("the prompt is empty", fix="give some text")
+    for message in messages:
+        check_text(message["content"], f"the {message['role']} message")
     tokens = gemma.template.prompt(messages)
     if len(tokens) >= gemma.context:
         raise UserError(

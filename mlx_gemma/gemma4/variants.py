@@ -42,7 +42,7 @@ class Variants:
         now = dict(tree_flatten(model.parameters())) if not self._modules[folder] else {}
         self._arrays[folder] = {k: v for k, v in now.items() if v is not held[k]}
         self._base |= {k: held[k] for k in self._arrays[folder]}
-        self.active = folder
+        self.active = self.gemma.adapter = folder
 
     def use(self, folder: Path | None) -> None:
         """Compute with this adapter from now on, or with the base alone."""

@@ -20,7 +20,7 @@ import numpy as np
 from mlx_gemma import platform
 from mlx_gemma.decode.generate import as_messages, decode, prompt_tokens
 from mlx_gemma.decode.sample import Sampling
-from mlx_gemma.decode.scores import CHUNK, exact, states
+from mlx_gemma.decode.scores import HEAD, exact, states
 from mlx_gemma.errors import ModelError
 from mlx_gemma.gemma4 import lora
 from mlx_gemma.gemma4.checkpoint import WEIGHTS, find
@@ -196,15 +196,14 @@ def compare(
 
     Cost: the answer is generated once and read once by each side.
     """
-    asked = [
-        prompt_tokens(a.gemma, as_messages(p, s)) for p, s in zip((prompt, prompt_b or prompt), systems, strict=True)
-    ]
+    prompts = (prompt, prompt if prompt_b is None else prompt_b)
+    asked = [prompt_tokens(a.gemma, as_messages(p, s)) for p, s in zip(prompts, systems, strict=True)]
     longest = max(map(len, asked))
     if texts:
-        check(texts)
+        check(texts, a.gemma.template)
     a.use()
     if force is None:
-        budget = min(max_tokens, a.gemma.context - longest)
+        budget = min(max_tokens, min(a.gemma.context, b.gemma.context) - longest)
         answer = []
         for step in decode(a.gemma, asked[0], Sampling(), budget):
             answer.append(step.token)
@@ -217,9 +216,11 @@ def compare(
         side.use()
         hidden.append(mx.concatenate(list(states(side.gemma.text, [*tokens, *answer[:-1]], len(tokens) - 1))))
     places: list[Place] = []
-    for i in range(0, len(answer), CHUNK):
-        rows = tuple(h[i : i + CHUNK] for h in hidden)
-        places += _places(a.gemma, b.gemma, rows, answer[i : i + CHUNK], i)
+    for i in range(0, len(answer), HEAD):
+        rows = tuple(h[i : i + HEAD] for h in hidden)
+        places += _places(a.gemma, b.gemma, rows, answer[i : i + HEAD], i)
+    if not all(math.isfinite(p.kl) for p in places):
+        raise ModelError("the probabilities are not finite", fix="check the adapters: a training may have diverged")
     decided = _decided(a, b, asked, answer, texts) if texts else None
     return Comparison(prompt, a.gemma.template.decode(answer), places, decided)
 
@@ -247,15 +248,14 @@ def _places(a: Gemma, b: Gemma, hidden: Sequence[mx.array], tokens: list[int], f
 
 
 def _decided(a: Side, b: Side, asked: Sequence[list[int]], answer: list[int], texts: Sequence[str]) -> Decided | None:
-    tokens_of = a.gemma.template.decode
-    if (at := place([tokens_of([t]) for t in answer], texts)) is None:
+    if (at := place(answer, texts, a.gemma.template)) is None:
         return None
     index, lead = at
     found = []
     for side, tokens in zip((a, b), asked, strict=True):
         side.use()
         found.append(follow(side.gemma, [*tokens, *answer[:index]], texts, lead)[1])
-    return Decided(index, tokens_of(answer[:index]), *found)
+    return Decided(index, a.gemma.template.decode(answer[:index]), *found)
 
 
 class Mean(NamedTuple):

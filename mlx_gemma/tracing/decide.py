@@ -10,20 +10,21 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from heapq import heappop, heappush
 from itertools import takewhile
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
+from mlx_gemma.decode.generate import check_text
 from mlx_gemma.decode.scores import FORWARD, exact, forced
 from mlx_gemma.errors import UserError
 from mlx_gemma.gemma4.layers import head
 from mlx_gemma.gemma4.load import Gemma
+from mlx_gemma.gemma4.template import ChatTemplate
 from mlx_gemma.tracing.record import Trace
 
-LEAST = 1e-6  # ways to write a text that are so much less probable than the best one are not followed
+LEAST = 1e-6  # a way to write a text's beginning that is so much less probable than the best one is not followed
 MOST = 64  # bytes of a continuation
 
 
@@ -53,29 +54,32 @@ class Decision:
     continuations: list[Continuation]
 
 
-def check(texts: Sequence[str]) -> None:
-    """Raises UserError: fewer than two texts, an empty one, one that begins another, or a long one."""
-    if len(set(texts)) < 2 or not all(texts):
+def check(texts: Sequence[str], template: ChatTemplate) -> None:
+    """Raises UserError: fewer than two texts, one twice, empty, long or no text, or one that begins another."""
+    if len(texts) < 2 or len(set(texts)) < len(texts) or not all(texts):
         raise UserError("a decision is between two texts or more", where="--decide", fix="give each once, none empty")
     for one in texts:
-        for other in texts:
-            if one != other and other.startswith(one):
-                what = f"{other!r} begins with {one!r}, so both may happen"
-                raise UserError(what, where="--decide", fix="give texts that exclude each other")
+        check_text(one, "--decide")
+        if any(control in one for control in template.control_tokens):
+            raise UserError(f"{one!r} holds a control token", where="--decide", fix="give text")
+        if other := next((t for t in texts if t != one and t.startswith(one)), None):
+            what = f"{other!r} begins with {one!r}, so both may happen"
+            raise UserError(what, where="--decide", fix="give texts that exclude each other")
         if len(one.encode()) > MOST:
             raise UserError(f"a continuation of over {MOST} bytes", where="--decide", fix="give where they part")
 
 
-def place(tokens: Sequence[str], texts: Sequence[str]) -> tuple[int, str] | None:
+def place(tokens: Sequence[int], texts: Sequence[str], template: ChatTemplate) -> tuple[int, bytes] | None:
     """Where in an answer, token by token, the first of the texts stands: the index of the token that it begins in, and
     what of that token is before it. None where the answer has none of them."""
-    answer = "".join(tokens)
-    found = [at for text in texts if (at := answer.find(text)) >= 0]
+    pieces = [template.vocabulary.bytes_of(token) or b"" for token in tokens]
+    answer = b"".join(pieces)
+    found = [at for text in texts if (at := answer.find(text.encode())) >= 0]
     start = 0
-    for index, token in enumerate(tokens if found else ()):
-        if start + len(token) > min(found):
+    for index, piece in enumerate(pieces if found else ()):
+        if start + len(piece) > min(found):
             return index, answer[start : min(found)]
-        start += len(token)
+        start += len(piece)
     return None
 
 
@@ -90,30 +94,31 @@ def decide(gemma: Gemma, trace: Trace, texts: Sequence[str]) -> Decision:
     Raises:
         UserError: see `check`; or none of them is in the answer.
 
-    Cost: a forward pass over prompt and answer up to there, and one token for every way to write each text.
+    Cost: a forward pass over prompt and answer up to there, and one token for every beginning of each text in tokens
+    that is followed: a few for probable texts, some fifty for improbable ones of 20 bytes.
     """
-    check(texts)
-    if (found := place([p.text for p in trace.positions], texts)) is None:
+    check(texts, gemma.template)
+    tokens = [p.token for p in trace.positions]
+    if (found := place(tokens, texts, gemma.template)) is None:
         raise nowhere(texts)
     index, lead = found
-    context = [*trace.prompt_tokens, *(p.token for p in trace.positions[:index])]
-    before = "".join(p.text for p in trace.positions[:index])
-    return Decision(index, before, *follow(gemma, context, texts, lead))
+    before = gemma.template.decode(tokens[:index])
+    return Decision(index, before, *follow(gemma, [*trace.prompt_tokens, *tokens[:index]], texts, lead))
 
 
 def follow(
-    gemma: Gemma, context: Sequence[int], texts: Sequence[str], lead: str = ""
+    gemma: Gemma, context: Sequence[int], texts: Sequence[str], lead: bytes = b""
 ) -> tuple[str, list[Continuation]]:
-    """What the texts share, and each with its probability, behind the tokens of a context and a text `lead`."""
-    shared = lead + common(texts)
+    """What the texts share, and each with its probability, behind the tokens of a context and some bytes `lead`."""
+    shared = lead + common(texts).encode()
     start = _Node.behind(gemma, context)
-    given = _probability(gemma, start, shared.encode()).total if shared else 1.0
+    given = _probability(gemma, start, shared).total if shared else 1.0
     out = []
     for text in texts:
-        sum_ = _probability(gemma, start, (lead + text).encode())
+        sum_ = _probability(gemma, start, lead + text.encode())
         pieces = [gemma.template.decode([t]) for t in sum_.best]
         out.append(Continuation(text, sum_.total / given if given else 0.0, sum_.total, pieces))
-    return shared, out
+    return shared.decode("utf8", "replace"), out
 
 
 def joint(gemma: Gemma, context: Sequence[int], tokens: Sequence[int]) -> float:
@@ -159,23 +164,22 @@ class _Sum:
 
 
 def _probability(gemma: Gemma, start: _Node, text: bytes) -> _Sum:
-    """That the answer goes on with `text`, over all ways to write it."""
+    """That the answer goes on with `text`, over all ways to write it, beginnings of equal length against each other."""
     vocabulary, found = gemma.template.vocabulary, _Sum()
-    open_: list[tuple[float, tuple[int, ...], _Node, bytes]] = [(0.0, (), start, text)]
-    while open_:
-        cost, path, node, rest = heappop(open_)  # the most probable beginning first; no two have the same path
-        logprob = -cost
-        if logprob < math.log(LEAST) + found.most:
-            break
-        reaching = vocabulary.reaching(rest)
-        if reaching:
-            values = logprob + node.logprobs[reaching].astype(np.float64)
-            found.total += float(np.exp(values).sum())
-            if values.max() > found.most:
-                found.most, found.best = float(values.max()), (*path, reaching[int(values.argmax())])
-        for token, size in vocabulary.within(rest):
-            so_far = logprob + float(node.logprobs[token])
-            if so_far > math.log(LEAST) + found.most:
-                below = _Node.behind(gemma, [token], copy.deepcopy(node.cache))
-                heappush(open_, (-so_far, (*path, token), below, rest[size:]))
+    waiting: dict[int, list[tuple[float, tuple[int, ...], _Node]]] = {0: [(0.0, (), start)]}
+    for offset in range(len(text)):
+        ways, rest = waiting.pop(offset, []), text[offset:]
+        least = max((logprob for logprob, _, _ in ways), default=0.0) + math.log(LEAST)
+        for logprob, path, before in ways:
+            if logprob < least:
+                continue
+            node = _Node.behind(gemma, path[-1:], copy.deepcopy(before.cache)) if path else start
+            if reaching := vocabulary.reaching(rest):
+                values = logprob + node.logprobs[reaching].astype(np.float64)
+                found.total += float(np.exp(values).sum())
+                if values.max() > found.most:
+                    found.most, found.best = float(values.max()), (*path, reaching[int(values.argmax())])
+            for token, size in vocabulary.within(rest):
+                so_far = logprob + float(node.logprobs[token])
+                waiting.setdefault(offset + size, []).append((so_far, (*path, token), node))
     return found

@@ -17,14 +17,26 @@ class Moved:
 
     @property
     def change(self) -> float:
-        """The largest change of a log-probability that both traces list, in nats."""
-        other = {c.token: c.logprob for c in self.b.candidates}
-        return max((abs(c.logprob - other[c.token]) for c in self.a.candidates if c.token in other), default=0.0)
+        """The largest change of a listed log-probability, in nats; of a token that one trace lists alone, at least."""
+        return max(_change(self.a, self.b), _change(self.b, self.a))
 
     @property
     def flipped(self) -> bool:
         """Whether another token is the most probable."""
         return self.a.candidates[0].token != self.b.candidates[0].token
+
+    @property
+    def unknown(self) -> bool:
+        """Whether it is, and a trace does not tell by how much."""
+        best = (self.a.candidates[0].token, self.b.candidates[0].token)
+        return self.flipped and not all({c.token for c in p.candidates} >= set(best) for p in (self.a, self.b))
+
+
+def _change(one: Position, other: Position) -> float:
+    """What the other trace does not list is no more probable than the least of what it does."""
+    listed = {c.token: c.logprob for c in other.candidates}
+    least = min(listed.values())
+    return max(abs(c.logprob - listed[c.token]) if c.token in listed else c.logprob - least for c in one.candidates)
 
 
 @dataclass(frozen=True)
@@ -45,7 +57,8 @@ class Difference:
 
     def within(self, tolerance: float) -> bool:
         """Whether the answers are the same, and every listed log-probability within so many nats."""
-        return self.parted is None and self.lengths[0] == self.lengths[1] and self.largest.change <= tolerance
+        same = self.parted is None and self.lengths[0] == self.lengths[1]
+        return same and self.largest.change <= tolerance and not any(m.unknown for m in self.common)
 
 
 def difference(a: Trace, b: Trace) -> Difference:

@@ -10,10 +10,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from mlx_gemma.decode.generate import as_messages, decode, prompt_tokens
+from mlx_gemma.decode.generate import as_messages, check_text, decode, prompt_tokens
 from mlx_gemma.decode.sample import Sampling
 from mlx_gemma.decode.scores import Scores, forced
-from mlx_gemma.errors import UserError
+from mlx_gemma.errors import ModelError, UserError
 from mlx_gemma.gemma4.load import Gemma
 from mlx_gemma.gemma4.template import ChatTemplate, Message
 
@@ -104,6 +104,7 @@ def trace(
 
     Raises:
         UserError: `top` is out of range, or `force` is empty or too long; see also `prompt_tokens`.
+        ModelError: the probabilities are not finite.
     """
     check_top(gemma, top)
     messages = as_messages(prompt, system) if isinstance(prompt, str) else list(prompt)
@@ -127,6 +128,8 @@ def trace(
         scores = forced(gemma.text, tokens, 1, top)
         numbered = enumerate(zip(tokens[1:], scores, strict=True), 1 - len(tokens))
         before = [_position(gemma.template, i, *pair) for i, pair in numbered]
+    if not all(math.isfinite(p.logprob) and math.isfinite(p.entropy) for p in positions):
+        raise ModelError("the probabilities are not finite", fix="check the adapter: its training may have diverged")
     text = gemma.template.decode([p.token for p in positions])
     adapter = str(gemma.adapter) if gemma.adapter else None
     return Trace(tokens, positions, text, finish, before, gemma.checkpoint.name, adapter, messages, sampling)
@@ -147,6 +150,7 @@ def answer_tokens(gemma: Gemma, text: str, before: int) -> list[int]:
     """
     if not text:
         raise UserError("the given answer is empty", where="--force", fix="give some text")
+    check_text(text, "--force")
     for control in gemma.template.control_tokens:
         if control in text:
             raise UserError(f"the given answer contains the control token {control}", where="--force", fix="remove it")

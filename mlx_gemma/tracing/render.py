@@ -47,7 +47,7 @@ def table(positions: Sequence[Position], columns: int = 3, uncertain: int | None
         chosen = next(c for c in p.candidates if c.chosen)
         if chosen not in shown:
             shown = [*shown[:-1], chosen]
-        name, share = Text(visible(p.text), style=heat(p.probability)), f"{p.probability:.1%}"
+        name, share = Text(visible(p.text, 12), style=heat(p.probability)), f"{p.probability:.1%}"
         out.add_row(str(p.index), name, share, f"{p.entropy:.2f}", *(_candidate(c, p) for c in shown))
     return out
 
@@ -62,7 +62,7 @@ def plain_table(*names: str) -> Table:
 
 
 def _candidate(candidate: Candidate, position: Position) -> Text:
-    text = Text(f"{visible(candidate.text)} {candidate.probability:.1%}")
+    text = Text(f"{visible(candidate.text, 9)} {candidate.probability:.1%}")
     if candidate.drawn is not None:
         text.append(f"→{candidate.drawn:.1%}")
     if candidate.chosen:
@@ -81,11 +81,11 @@ def piece_table(pieces: Sequence[Piece], uncertain: int | None = None) -> Table:
         rival = next((c for c in least.candidates if not c.chosen), None)
         out.add_row(
             str(piece.positions[0].index),
-            Text(visible(piece.text), style=heat(piece.probability)),
+            Text(visible(piece.text, 30), style=heat(piece.probability)),
             f"{piece.probability:.1%}",
             str(len(piece.positions)),
-            f"{visible(least.text)} {least.probability:.1%}",
-            f"{visible(rival.text)} {rival.probability:.1%}" if rival else "",
+            f"{visible(least.text, 8)} {least.probability:.1%}",
+            f"{visible(rival.text, 8)} {rival.probability:.1%}" if rival else "",
         )
     return out
 
@@ -152,9 +152,9 @@ def comparison(found: Comparison, names: tuple[str, str], rows: int) -> list[Any
     top = sorted(found.places, key=lambda p: (-p.kl, p.index))[:rows]
     places = plain_table("#", "token", "A", "B", "KL", "what moved most, in points", "")
     for p in top:
-        moved = [f"{visible(s.text, 10)} {s.points:+.1f}" for s in p.shifts[:2]]
-        flip = f" ({visible(p.best[0].text, 8)} → {visible(p.best[1].text, 8)})" if p.flipped else ""
-        name = visible(p.token.text, 12) + flip
+        moved = [f"{visible(s.text, 8)} {s.points:+.1f}" for s in p.shifts[:2]]
+        flip = f" ({visible(p.best[0].text, 6)}→{visible(p.best[1].text, 6)})" if p.flipped else ""
+        name = visible(p.token.text, 9) + flip
         places.add_row(str(p.index), name, f"{p.token.a:.1%}", f"{p.token.b:.1%}", f"{p.kl:.3f}", *moved)
     mean = f"mean KL {found.kl:.4f} nats a token; another most probable token in {found.flips} of {len(found.places)}"
     return [*out, places, mean]
@@ -181,7 +181,7 @@ def comparisons(found: Sequence[Comparison], names: tuple[str, str]) -> list[Any
         for i, continuation in enumerate(decided[0].a):
             shift = mean([d.points[i] for d in decided])
             a, b = (math.fsum(s[i].probability for s in both) / len(decided) for both in sides)
-            interval = f"{shift.low:+.1f} to {shift.high:+.1f}"
+            interval = f"{shift.low:+.1f} to {shift.high:+.1f}" if shift.size > 1 else ""
             table.add_row(visible(continuation.text), f"{a:.1%}", f"{b:.1%}", f"{shift.value:+.1f}", interval)
         out.append(table)
     out.append(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -47,6 +48,26 @@ def test_a_page(gemma: Run, tmp_path: Path) -> None:
     assert "<!doctype html>" in (tmp_path / "trace.html").read_text()[:20].lower()
 
 
+LONG = "```python\nvalue_of_everything = [number for number in range(1, 5 + 1) if number % 2 == 0 and number > 10]\n```"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--temperature", "0.8", "--seed", "3"),
+        ("--by", "line", "--force", LONG),
+        ("--by", "word", "--force", LONG),
+        ("--force", LONG, "--columns", "10"),
+    ],
+)
+def test_numbers_are_never_cut(gemma: Run, options: tuple[str, ...]) -> None:
+    status, out, _ = gemma("nano", PROMPT, *options)
+    assert status == 0
+    table = out[out.index(" #  ") :].splitlines()
+    assert max(map(len, table)) <= 80
+    assert not [line for line in table if re.search(r"\d…|…%", line)]
+
+
 @pytest.mark.parametrize("unit", ["word", "line"])
 def test_units(gemma: Run, unit: str) -> None:
     status, out, _ = gemma("nano", PROMPT, "--by", unit)
@@ -55,9 +76,10 @@ def test_units(gemma: Run, unit: str) -> None:
 
 
 def test_json_is_all_that_is_printed(gemma: Run) -> None:
-    status, out, _ = gemma("nano", PROMPT, "--json", "--top", "2")
+    status, out, err = gemma("nano", PROMPT, "--json", "--top", "2", "--decide", " range", "--decide", " xrange")
     assert status == 0
     assert json.loads(out)["trace"]["schema"] == 1
+    assert "decided at position 6" in err
 
 
 def test_saved_and_compared(gemma: Run) -> None:

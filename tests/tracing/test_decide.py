@@ -8,15 +8,29 @@ import pytest
 
 from mlx_gemma.errors import UserError
 from mlx_gemma.gemma4.load import Gemma, load
-from mlx_gemma.tracing.decide import decide, follow, place
+from mlx_gemma.tracing.decide import _Node, decide, follow, place
 from mlx_gemma.tracing.record import trace
 
 PROMPT = "Print the numbers from 1 to 5, one per line."
 
 
+COUNTED: list[int] = []  # tokens that were computed
+
+
 @pytest.fixture(scope="module")
 def nano() -> Gemma:
     return load("nano")
+
+
+@pytest.fixture(autouse=True)
+def counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    behind = _Node.behind.__func__  # type: ignore[attr-defined]
+
+    def counting(cls: type, gemma: Gemma, tokens: list[int], cache: object = None) -> _Node:
+        COUNTED.append(len(tokens))
+        return behind(cls, gemma, tokens, cache)
+
+    monkeypatch.setattr(_Node, "behind", classmethod(counting))
 
 
 def brute(gemma: Gemma, context: list[int], text: bytes) -> float:
@@ -69,12 +83,30 @@ def test_a_decision_inside_of_a_token(nano: Gemma) -> None:
         assert a.probability == pytest.approx(b.probability, rel=1e-6)
 
 
-def test_place() -> None:
-    tokens = ["for", " i", " in", " range", "("]
-    assert place(tokens, ["in ", " in"]) == (2, "")
-    assert place(tokens, ["ange", "zzz"]) == (3, " r")
-    assert place(tokens, ["or i", "x"]) == (0, "f")
-    assert place(tokens, ["while"]) is None
+def test_place(nano: Gemma) -> None:
+    tokens = nano.template.encode("for i in range(3): print('é')")
+    pieces = [nano.template.decode([t]) for t in tokens]
+
+    def found(*texts: str) -> tuple[str, bytes] | None:
+        at = place(tokens, texts, nano.template)
+        return at and (pieces[at[0]], at[1])
+
+    assert found(" range", " xrange") == (" range", b"")
+    assert found("ange", "zzz") == (" range", b" r")
+    assert found("or i", "x") == ("for", b"f")
+    assert found("while", "until") is None
+    at = place(tokens, ("é", "e'"), nano.template)
+    assert at is not None
+    assert nano.template.decode(tokens[: at[0]]).endswith("('")  # a character in two tokens, from its first on
+
+
+def test_an_improbable_text_is_soon_done(nano: Gemma) -> None:
+    """Beginnings are compared with the best one of their length: without that this takes thousands of tokens."""
+    context = trace(nano, PROMPT, max_tokens=1).prompt_tokens
+    before = len(COUNTED)
+    _, found = follow(nano, context, ("the quick brown fox", "x" * 30))
+    assert all(0 < c.joint < 1e-6 for c in found)
+    assert len(COUNTED) - before < 400
 
 
 @pytest.mark.parametrize(
@@ -83,6 +115,9 @@ def test_place() -> None:
         (["a"], "between two texts"),
         (["a", "a"], "between two texts"),
         (["a", ""], "between two texts"),
+        (["a", "a", "b"], "between two texts"),
+        (["<turn|>", "b"], "a control token"),
+        (["\udcff", "b"], "no UTF-8 text"),
         (["a", "ab"], "begins with"),
         (["lambda", "yield"], "none of 'lambda', 'yield' is in the answer"),
         (["a" * 65, "b"], "over 64 bytes"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from mlx_gemma.errors import UserError
 from mlx_gemma.gemma4.load import Gemma, load
 from mlx_gemma.tracing.difference import difference
 from mlx_gemma.tracing.files import as_json, read, save
-from mlx_gemma.tracing.record import trace
+from mlx_gemma.tracing.record import Trace, trace
 
 PROMPT = "Print the numbers from 1 to 5, one per line."
 
@@ -109,3 +110,32 @@ def test_traces_of_two_prompts_are_not_compared(nano: Gemma) -> None:
     one, other = (trace(nano, p, max_tokens=2) for p in (PROMPT, "Something else."))
     with pytest.raises(UserError, match=r"different prompts.*trace compare"):
         difference(one, other)
+
+
+def without(trace: Trace, index: int, token: str) -> Trace:
+    """A trace whose list at one position has lost a token."""
+    p = trace.positions[index]
+    kept = [c for c in p.candidates if c.text != token]
+    return replace(
+        trace, positions=[*trace.positions[:index], replace(p, candidates=kept), *trace.positions[index + 1 :]]
+    )
+
+
+def test_a_rival_that_left_the_list_has_moved(nano: Gemma) -> None:
+    one = trace(nano, PROMPT)
+    index = next(p.index for p in one.positions if p.text == " range")
+    found = difference(one, without(one, index, " xrange"))
+    assert found.largest.a.index == index
+    assert found.largest.change > 5  # from 38 % to no more than the least that is listed
+    assert not found.within(1.0)
+    assert difference(without(one, index, " xrange"), one).largest.change == found.largest.change
+
+
+def test_another_best_token_that_one_trace_does_not_list(nano: Gemma) -> None:
+    one = trace(nano, PROMPT, top=1)
+    p = one.positions[6]
+    best = replace(p.candidates[0], token=p.token + 1, chosen=False)
+    other = replace(p, candidates=[best, p.candidates[0]])
+    changed = replace(one, positions=[*one.positions[:6], other, *one.positions[7:]])
+    assert difference(one, changed).largest.change == 0
+    assert not difference(one, changed).within(1.0)

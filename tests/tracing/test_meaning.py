@@ -18,6 +18,13 @@ SAME = [
     ("def f(a):\n    return a", 'def f(x):\n    """Itself."""\n    return x'),
     ("print 1", "print  1"),  # Python 2 has no tree: by its words
     ("x = [a for a in b]", "x = [c for c in b]"),
+    ("for i in xrange(3):\n    print i", "for k in xrange(3):\n    print k"),  # Python 2: by its words
+    (
+        "try:\n    f()\nexcept ValueError as e:\n    print(e)",
+        "try:\n    f()\nexcept ValueError as err:\n    print(err)",
+    ),
+    ("n = 0\ndef f():\n    global n\n    n = 1", "m = 0\ndef f():\n    global m\n    m = 1"),
+    ('async def f():\n    """It."""\n    return 1', "async def f():\n    return 1"),
 ]
 DIFFERENT = [
     ("for i in range(3):\n    print(i)", "for i in xrange(3):\n    print(i)"),
@@ -26,6 +33,11 @@ DIFFERENT = [
     ("def f(a, b):\n    return a - b", "def f(a, b):\n    return b - a"),
     ("x = 1", "x = 2"),
     ("sum(a)", "max(a)"),
+    ("for i in xrange(3):\n    print i\n    print 'a'", "for i in xrange(3):\n    print i\nprint 'a'"),
+    ("print 'a  b'", "print 'a b'"),
+    ("def f(x):\n    return x\nf(x=1)", "def f(y):\n    return y\nf(x=1)"),
+    ("print(max(a))\nmax = 1", "print(min(a))\nmin = 1"),
+    ("def f():\n    global x\n    x = 1", "def f():\n    global x\n    y = 1"),
 ]
 
 
@@ -42,6 +54,8 @@ def test_other_programs(a: str, b: str) -> None:
 def test_text() -> None:
     assert same("The answer is 4.", "the answer  is 4")
     assert not same("The answer is 4.", "The answer is 5.")
+    for a, b in (("C", "C++"), ("-5", "5"), ("\N{THUMBS UP SIGN}", "\N{THUMBS DOWN SIGN}"), ("a < b", "a > b")):
+        assert not same(a, b)
     assert not same("The answer is 4.", code("print(4)"))
 
 
@@ -56,3 +70,7 @@ def test_the_two_pythons_are_found() -> None:
     ]
     assert len(uncertain) > len(rivals)
     assert find(gemma, found, margin=0.1) == []
+    for length in (4, 8, 12, 16):  # rivals that are cut are compared as far as they go
+        assert [r.branch.alternative.text for r in find(gemma, found, length=length)] == [" xrange"]
+    cut = trace(gemma, "Print the numbers from 1 to 5, one per line.", max_tokens=8)
+    assert [r.branch.alternative.text for r in find(gemma, cut)] == [" xrange"]

@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 import torch
 from logits import reference_logits
+from tiny_gemma4 import random_adapter
 
 from mlx_gemma import platform
 from mlx_gemma.decode.generate import decode, generate
 from mlx_gemma.decode.sample import Sampling
 from mlx_gemma.decode.scores import exact, forced, states
-from mlx_gemma.errors import UserError
+from mlx_gemma.errors import ModelError, UserError
+from mlx_gemma.gemma4 import lora
 from mlx_gemma.gemma4.layers import head
 from mlx_gemma.gemma4.load import Gemma, load
 from mlx_gemma.tracing.record import trace
@@ -130,6 +132,8 @@ def test_a_cache_goes_on(nano: Gemma) -> None:
         ({"force": ""}, "the given answer is empty"),
         ({"force": "a<turn|>b"}, "control token"),
         ({"force": "word " * 3000}, "the model's context"),
+        ({"force": "a\udcff"}, "no UTF-8 text"),
+        ({"system": "a\udcff"}, "the system message: bytes that are no UTF-8"),
         ({"top": 0}, "out of range"),
         ({"top": 101}, "out of range"),
     ],
@@ -151,3 +155,11 @@ def test_probabilities_of_a_position_are_consistent(nano: Gemma) -> None:
         assert p.margin == pytest.approx(p.candidates[0].probability - p.candidates[1].probability)
         assert math.fsum(c.probability for c in p.candidates) <= 1 + 1e-5
         assert p.entropy >= -1e-6
+
+
+def test_a_model_that_diverged(models: Callable[[str], Path], tmp_path: Path) -> None:
+    random_adapter(models("nano"), tmp_path / "run")
+    weights = dict(mx.load(str(tmp_path / "run" / lora.WEIGHTS)))
+    mx.save_safetensors(str(tmp_path / "run" / lora.WEIGHTS), {k: v * float("nan") for k, v in weights.items()})
+    with pytest.raises(ModelError, match="the probabilities are not finite"):
+        trace(load(str(tmp_path / "run")), PROMPT, max_tokens=3)
