@@ -43,6 +43,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Any:
         "e2b-text": {"kind": "e2b", "towers": False},
         "e4b": {"kind": "e4b", "towers": True},
         "e4b-text": {"kind": "e4b", "towers": False},
+        "vocabulary": {"kind": "vocabulary", "towers": False},
         "wide": {"kind": "wide", "towers": False},
         "wide-bf16": {"kind": "wide", "towers": False, "dtype": "bfloat16"},
     }

@@ -27,6 +27,11 @@ LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 PATTERNS = {  # the last layers with their own K/V are [sliding, full], as in E2B and E4B
     "e2b": {"layers": "ssfsssf", "num_kv_shared_layers": 4, "num_key_value_heads": 1, "use_double_wide_mlp": True},
     "e4b": {"layers": "sfsfsf", "num_kv_shared_layers": 2, "num_key_value_heads": 2, "use_double_wide_mlp": False},
+    # Gemma's own vocabulary: 117 MB in float32
+    "vocabulary": {
+        **{"layers": "ssfsssf", "num_kv_shared_layers": 4, "num_key_value_heads": 1, "use_double_wide_mlp": True},
+        **{"vocab_size": 262_144, "vocab_size_per_layer_input": 262_144},
+    },
     # widths that are multiples of 64, as every quantisation wants them
     "wide": {
         **{"layers": "ssfsssf", "num_kv_shared_layers": 4, "num_key_value_heads": 1, "use_double_wide_mlp": True},

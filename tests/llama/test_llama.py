@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from tiny_gemma4 import add_dead_kv, random_adapter, random_tokens
 
@@ -75,6 +76,22 @@ def test_dead_kv(writable: Callable[[str], Path], tmp_path: Path) -> None:
     wanted = programs.ours(random_adapter(base, tmp_path / "run").text)
     path = export(tmp_path / "run", "gguf", tmp_path / "model.gguf").path
     assert gap(programs.llama(path, None, 128), wanted).mean < 5e-3
+
+
+def test_gemma_s_vocabulary(writable: Callable[[str], Path], tmp_path: Path) -> None:
+    """262,144 tokens: nano's tokenizer, and names made up for the rest, as llama.cpp wants one for every row."""
+    base = writable("vocabulary")
+    tokenizer = json.loads((base / "tokenizer.json").read_text())
+    held = tokenizer["model"]["vocab"]
+    held |= {f"<row{i}>": i for i in range(max(held.values()) + 1, 262_144)}
+    (base / "tokenizer.json").write_text(json.dumps(tokenizer))
+    wanted = programs.ours(random_adapter(base, tmp_path / "run").text)
+    path = export(tmp_path / "run", "gguf", tmp_path / "model.gguf").path
+    tokens = np.random.default_rng(0).integers(0, 262_144, 24).tolist()
+    off = gap(programs.llama(path, None, 64), wanted, tokens)
+    print(off)
+    assert off.mean < 5e-3
+    assert off.kl < 1e-4
 
 
 @pytest.mark.parametrize(("name", "scale"), [("e2b", 2.0), ("e4b", 2.0), ("nano", 2.0), ("e2b", 11.3137)])
