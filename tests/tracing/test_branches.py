@@ -11,17 +11,12 @@ import pytest
 from mlx_gemma.decode.generate import decode
 from mlx_gemma.decode.sample import Sampling
 from mlx_gemma.errors import UserError
-from mlx_gemma.gemma4.load import Gemma, load
+from mlx_gemma.gemma4.load import Gemma
 from mlx_gemma.tracing.branches import Branch, branches
 from mlx_gemma.tracing.record import Trace, trace
 
 PROMPT = "Print the numbers from 1 to 5, one per line."
 LONG = "".join(f"def function_{i}(a, b):\n    return a + b * {i}\n\n\n" for i in range(20))
-
-
-@pytest.fixture(scope="module")
-def nano() -> Gemma:
-    return load("nano")
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mlx_gemma.errors import UserError
-from mlx_gemma.gemma4.load import Gemma, load
+from mlx_gemma.gemma4.load import Gemma
 from mlx_gemma.tracing.decide import _Node, decide, follow, place
 from mlx_gemma.tracing.record import trace
 
@@ -15,11 +15,6 @@ PROMPT = "Print the numbers from 1 to 5, one per line."
 
 
 COUNTED: list[int] = []  # tokens that were computed
-
-
-@pytest.fixture(scope="module")
-def nano() -> Gemma:
-    return load("nano")
 
 
 @pytest.fixture(autouse=True)

@@ -11,17 +11,12 @@ import pytest
 
 from mlx_gemma.decode.sample import Sampling
 from mlx_gemma.errors import UserError
-from mlx_gemma.gemma4.load import Gemma, load
+from mlx_gemma.gemma4.load import Gemma
 from mlx_gemma.tracing.difference import difference
 from mlx_gemma.tracing.files import as_json, read, save
 from mlx_gemma.tracing.record import Trace, trace
 
 PROMPT = "Print the numbers from 1 to 5, one per line."
-
-
-@pytest.fixture(scope="module")
-def nano() -> Gemma:
-    return load("nano")
 
 
 def test_the_shape_is_openai_s(nano: Gemma) -> None:

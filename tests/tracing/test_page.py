@@ -12,14 +12,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from screenshot import PROMPT
 
 from mlx_gemma.errors import UserError
-from mlx_gemma.gemma4.load import Gemma, load
+from mlx_gemma.gemma4.load import Gemma
 from mlx_gemma.tracing.branches import Branch, branches
 from mlx_gemma.tracing.page import page, shown
 from mlx_gemma.tracing.pieces import pieces
-from mlx_gemma.tracing.record import Candidate, Position, Trace, trace
+from mlx_gemma.tracing.record import Candidate, Position, Trace
 from mlx_gemma.tracing.render import heat
 
 HOSTILE = [
@@ -32,21 +31,6 @@ HOSTILE = [
     "\N{RIGHT-TO-LEFT OVERRIDE}abc",
     "\\u003c",
 ]
-
-
-@pytest.fixture(scope="module")
-def nano() -> Gemma:
-    return load("nano")
-
-
-@pytest.fixture(scope="module")
-def found(nano: Gemma) -> Trace:
-    return trace(nano, PROMPT, prompt_too=True)
-
-
-@pytest.fixture(scope="module")
-def forks(nano: Gemma, found: Trace) -> list[Branch]:
-    return branches(nano, found)
 
 
 def position(index: int, text: str, probability: float, entropy: float = 0.0, rivals: tuple[str, ...] = ()) -> Position:

@@ -17,27 +17,12 @@ from screenshot import PROMPT, browser, executable
 from test_page import HOSTILE, hostile, position
 
 from mlx_gemma.decode.sample import Sampling
-from mlx_gemma.gemma4.load import Gemma, load
-from mlx_gemma.tracing.branches import Branch, branches
+from mlx_gemma.gemma4.load import Gemma
+from mlx_gemma.tracing.branches import Branch
 from mlx_gemma.tracing.page import page
 from mlx_gemma.tracing.pieces import pieces
 from mlx_gemma.tracing.record import Position, Trace, trace
 from mlx_gemma.tracing.render import heat
-
-
-@pytest.fixture(scope="module")
-def nano() -> Gemma:
-    return load("nano")
-
-
-@pytest.fixture(scope="module")
-def found(nano: Gemma) -> Trace:
-    return trace(nano, PROMPT, prompt_too=True)
-
-
-@pytest.fixture(scope="module")
-def forks(nano: Gemma, found: Trace) -> list[Branch]:
-    return branches(nano, found)
 
 
 @pytest.fixture(scope="module")

@@ -26,11 +26,6 @@ from mlx_gemma.tracing.record import trace
 PROMPT = "Write a function total(numbers) that returns the sum of a list."
 
 
-@pytest.fixture(scope="module")
-def nano() -> Gemma:
-    return load("nano")
-
-
 @pytest.mark.parametrize("base", ["nano", "e2b", "e4b"])
 def test_a_given_answer_agrees_with_transformers(models: Callable[[str], Path], base: str) -> None:
     """float32 log-softmax, 1e-4 nats, in chunks of 64 and beyond the sliding window (128; 16 of the small models)."""
