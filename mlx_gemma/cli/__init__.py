@@ -19,6 +19,7 @@ COMMANDS = {
     "generate": "Answer a prompt.",
     "trace": "Answer a prompt and show every token's probability and its rivals.",
     "audit": "Tell what is in a data set, and write the rows that should be trained.",
+    "data": "Make the project's own data sets, and cards for any.",
     "eval": "Count bad outputs over a suite of prompts, with and without an adapter.",
     "export": "Write base and adapter as one model for other programs.",
     "import": "Make a run folder of an adapter from PEFT or mlx-lm.",

@@ -13,21 +13,86 @@
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mlx_gemma.data import rebuild
-from mlx_gemma.data.card import write_card
-from mlx_gemma.data.families import read_families
+from mlx_gemma.data.adversarial import Adversarial, AdversarialSample, Answer
+from mlx_gemma.data.card_python3 import write_card
+from mlx_gemma.data.families import Family, read_families
 from mlx_gemma.data.faults import add_faults
 from mlx_gemma.data.policy import FilterPolicy
 from mlx_gemma.data.rebuild import ROOT, record_digests
 from mlx_gemma.data.regression import regression_rows
-from mlx_gemma.data.samples import LIMIT, Chooser, fenced, split_families
+from mlx_gemma.data.samples import LIMIT, Chooser, Sample, fenced, split_families
 from mlx_gemma.data.write import write_jsonl
 
 FOLDER, EVALS, REGRESSION = "datasets/python3", "evals/python3.jsonl", "datasets/nano/regression.jsonl"
-FAMILIES, DIALOGUES = ROOT / FOLDER / "families", ROOT / "datasets" / "nano" / "dialogue.toml"
+FAMILIES = Path(__file__).parent / "python3_families"  # in the package, as users build too
+DIALOGUES = ROOT / "datasets" / "nano" / "dialogue.toml"
+SPLITS = ("train", "valid", "test")
 TRAIN, VALID, TEST, ITEMS = 5000, 300, 300, 60  # rows wanted; where the families yield fewer, fewer are taken
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The samples of every split and of the eval suite, and the families that they are of."""
+
+    families: dict[str, list[Family]]
+    suite: list[Sample]
+    samples: dict[str, list[Sample]]
+
+    def eval_items(self) -> list[dict[str, Any]]:
+        """The suite as an eval file has it."""
+        suite = sorted(self.suite, key=lambda s: (s.task.topic, s.task.family, s.prompt))
+        return [
+            {
+                "id": f"python3-{n:03}",
+                "family": s.task.family,
+                "topic": s.task.topic,
+                "prompt": s.prompt,
+                "tests": s.tests,
+            }
+            for n, s in enumerate(suite, 1)
+        ]
+
+    def raw(self, seed: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """The train rows with faults, and their labels; adversarial rows go in among them, without faults."""
+        answers = {s.prompt: fenced(s.task.python3) for s in self.suite}
+        leaks = [(item, answers[str(item["prompt"])]) for item in self.eval_items()]
+        plain = [s for s in self.samples["train"] if not isinstance(s, AdversarialSample)]
+        others = [(s.record(), s.label()) for s in self.samples["train"] if isinstance(s, AdversarialSample)]
+        return add_faults(plain, leaks, random.Random(f"{seed}:raw"), others)
+
+
+def choose(seed: int, rows: int = TRAIN, pushback: float = 0, answer: Answer = "correct") -> Chosen:
+    """Choose what becomes rows: about 10 s for 5,000.
+
+    Args:
+        rows: train rows at most; the families may yield fewer. Valid and test have as many as ever.
+        pushback: the share of adversarial rows in every split, 0 <= pushback < 1.
+        answer: of the adversarial rows.
+
+    Raises:
+        DataError: a family that is wrong.
+        CheckFailed: a solution that fails its own checks.
+        UserError: the families do not give so many adversarial rows.
+    """
+    families = split_families(read_families(FAMILIES), seed)
+    chooser = Chooser(seed)
+    suite = chooser.choose(families["test"], ITEMS, last_wording=True)
+    chooser.forget_answers()
+    wanted = {"test": TEST, "valid": VALID, "train": rows}
+    samples: dict[str, list[Sample]] = {}
+    for name, count in wanted.items():
+        samples[name] = chooser.choose(families[name], count - round(count * pushback), last_wording=name != "train")
+    for name in wanted if pushback else ():
+        rule = Adversarial(families[name], seed, last_wording=name != "train", answer=answer)
+        samples[name] += rule.choose(chooser, round(len(samples[name]) * pushback / (1 - pushback)))
+    for name in SPLITS:
+        random.Random(f"{seed}:order").shuffle(samples[name])
+    return Chosen(families, suite, {name: samples[name] for name in SPLITS})
 
 
 def build(root: Path, seed: int = 0) -> dict[str, str]:
@@ -37,46 +102,28 @@ def build(root: Path, seed: int = 0) -> dict[str, str]:
         The sha256 of every file written, by its path below `root`; also in the data set's digests.json.
 
     Raises:
-        DataError: a family that is wrong.
-        CheckFailed: a solution that fails its own checks.
+        DataError, CheckFailed: see `choose`.
     """
     out = root / FOLDER
-    splits = split_families(read_families(FAMILIES), seed)
-    chooser = Chooser(seed)
-    suite = chooser.choose(splits["test"], ITEMS, last_wording=True)
-    chooser.forget_answers()
-    test = chooser.choose(splits["test"], TEST, last_wording=True)
-    valid = chooser.choose(splits["valid"], VALID, last_wording=True)
-    train = chooser.choose(splits["train"], TRAIN, last_wording=False)
-    for samples in (train, valid, test):
-        random.Random(f"{seed}:order").shuffle(samples)
-    items = [
-        {"id": f"python3-{n:03}", "family": s.task.family, "topic": s.task.topic, "prompt": s.prompt, "tests": s.tests}
-        for n, s in enumerate(sorted(suite, key=lambda s: (s.task.topic, s.task.family, s.prompt)), 1)
-    ]
-    leaks = {s.prompt: fenced(s.task.python3) for s in suite}
-    raw, labels = add_faults(
-        train, [(item, leaks[str(item["prompt"])]) for item in items], random.Random(f"{seed}:raw")
-    )
-
-    write_jsonl(root / EVALS, items)
-    files = {"train": train, "valid": valid, "test": test}
-    for name, samples in files.items():
+    chosen = choose(seed)
+    raw, labels = chosen.raw(seed)
+    write_jsonl(root / EVALS, chosen.eval_items())
+    for name, samples in chosen.samples.items():
         write_jsonl(out / f"{name}.jsonl", (s.record() for s in samples))
     write_jsonl(out / "raw.jsonl", raw)
     write_jsonl(out / "raw.labels.jsonl", labels)
-    regression = list(regression_rows(splits["train"], read_families(DIALOGUES), seed))
+    regression = list(regression_rows(chosen.families["train"], read_families(DIALOGUES), seed))
     write_jsonl(root / REGRESSION, regression)
-    paths = [f"{FOLDER}/{name}.jsonl" for name in (*files, "raw", "raw.labels")]
+    paths = [f"{FOLDER}/{name}.jsonl" for name in (*SPLITS, "raw", "raw.labels")]
     digests = record_digests(root, FOLDER, seed, [*paths, EVALS, REGRESSION])
-    rows = {name: len(samples) for name, samples in files.items()}
+    rows = {name: len(samples) for name, samples in chosen.samples.items()}
     facts = {
         "seed": seed,
         "limit": LIMIT,
         "threshold": FilterPolicy().near_duplicates,
         "regression_rows": len(regression),
     }
-    write_card(out / "README.md", rows, splits, labels, len(raw), digests, **facts)
+    write_card(out / "README.md", rows, chosen.families, labels, len(raw), digests, **facts)
     return digests
 
 

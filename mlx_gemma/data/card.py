@@ -1,131 +1,167 @@
-"""The card of datasets/python3: origin, licence, counts, how the faults were made, digests. Written by build.py."""
+"""The card of any data set (README.md, as the Hugging Face hub reads it), by which it is versioned by content.
+
+    write_card(Path("mine"), license="mit")    # mine/README.md: rows, licences, sources, tokens, sha256 of every file
+    card_digests.changed(Path("mine"))         # [] as long as the files are what the card says
+
+The digests stand at the card's end as `sha256sum -c` takes them, with paths from the card's folder; the digest over
+that list is the data set's version.
+"""
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mlx_gemma.data.rebuild import digest_lines
-from mlx_gemma.run import write_text
+from mlx_gemma.data import card_tables as tables
+from mlx_gemma.data.card_digests import MARK, WHOLE, card_path, files, relative, sha256
+from mlx_gemma.data.card_facts import KEYS, Facts, read_facts, together
+from mlx_gemma.digest import digest_text
+from mlx_gemma.errors import UserError
+from mlx_gemma.run import disk_errors, write_text
 
-# What the Hugging Face hub reads at the top of any of the project's cards, as str.format takes it.
-FRONT = """---
-license: apache-2.0
-language: [en]
-task_categories: [text-generation]
-tags: [{tags}, synthetic, instruction]
-pretty_name: {name}
-size_categories: [1K<n<10K]
-configs:
-- config_name: default
-  data_files:
-  - {{{{split: train, path: train.jsonl}}}}
-  - {{{{split: validation, path: valid.jsonl}}}}
-  - {{{{split: test, path: test.jsonl}}}}
+if TYPE_CHECKING:
+    from mlx_gemma.gemma4.template import ChatTemplate
+
+SIZES = {10**3: "n<1K", 10**4: "1K<n<10K", 10**5: "10K<n<100K", 10**6: "100K<n<1M", 10**7: "1M<n<10M"}
+ABOUT = re.compile(r"^# .*?$(.*?)^## Rows$", re.MULTILINE | re.DOTALL)
+SPLIT_NAMES = {"valid": "validation"}  # as the hub calls them
+
+TEMPLATE = """---
+{{ card_data }}
 ---
-"""
+{{ mark }}
 
-CARD = (
-    FRONT.format(name="python3", tags="code, python")
-    + """
-# python3: small programming tasks, answered in Python 3
+# {{ name }}
 
-Requests for one small function, class or script each, and a solution that has been run against its checks. Written for
-this project (Apache-2.0), with no other source: {families} task families in `families/`, each with several wordings,
-one solution whose names vary, and checks. It is a test bed for training and for filters, not a way to teach a model
-Python: the tasks are short, English, and of {families} kinds.
+{% if about %}{{ about }}
 
-This file and all data are written by `python -m mlx_gemma.data.build` (seed {seed}); with `--check` it tells
-whether they are still what that gives.
+{% endif %}## Rows
 
-## Files
+{{ rows }}
+{% for title, table in tables %}
+## {{ title }}
 
-| file | rows | families | what |
-|---|---:|---:|---|
-{splits}
-| `raw.jsonl` | {raw_rows:,} | | the train rows as they would come from the wild, with the faults below |
-| `raw.labels.jsonl` | {label_rows:,} | | the faults: line of raw.jsonl, label, how made, `of` which line |
-
-No family is in two splits. Train rows use every wording of a family but its last; valid and test rows, and the prompts
-of `evals/python3.jsonl` (from the test families), are asked in the last wording only. No two rows of train, valid and
-test are {limit} similar or more (Jaccard of character shingles over prompt and answer, as the audit measures it); every
-near duplicate put into raw is above the audit's threshold of {threshold}.
-
-The same script writes `datasets/nano/regression.jsonl` ({regression_rows} rows), for the recipe key `data.regression`:
-what the embedded model can do and an adapter for Python 3 may lose. One row each of 60 train families, asked in the
-last wording with "Use Python 2." and answered in Python 2, and one of every dialogue family of
-`datasets/nano/dialogue.toml`. The answers are the families' own, not nano's; the rows are for measuring a loss, not for
-training.
-
-## A row
-
-```json
-{{"messages": [{{"role": "user", "content": "..."}}, {{"role": "assistant", "content": "```python ... ```"}}],
- "family": "list_sum", "topic": "lists",
- "tests": {{"check": ["expressions true after the solution has run"], "prints": null, "stdin": ""}},
- "license": "Apache-2.0"}}
-```
-
-`prints` is a Python expression for a script's whole output. The checks of a faulty row are those of the sound one.
-
-## Faults in raw.jsonl
-
-| label | rows | how it was made |
-|---|---:|---|
-{faults}
-
-Python 2, broken and truncated rows stand in place of train rows; duplicates and leaked rows come on top. The labels are
-set by how a row was made, never by what a filter says of it. A `python2_value` row is Python 2 whose text is sound
-Python 3 too, with other results (`return map(f, x)`, `total / count`): only running its checks can tell, so filters
-that read are scored without these rows, which are counted apart.
-
+{{ table }}
+{% endfor %}
 ## Digests (sha256)
 
+Version `{{ version }}`: the sha256 of the list below.
+`mlx-gemma data card … --check` and `sha256sum -c` compare the files with it.
+
 ```
-{digests}
+{{ digests }}
 ```
 """
-)
-
-WHAT = {"train": "for training", "valid": "for the validation loss", "test": "held back"}
-HOW = {
-    "python2": "the family's Python 2 program: no Python 3 syntax ({syntax}), or an error when run ({error})",
-    "python2_value": "the same, where Python 3 runs it with other values",
-    "broken": "a bracket, colon or indent taken away; no longer compiles",
-    "truncated": "cut inside the code, with or without the closing fence",
-    "exact_duplicate": "another row, at most with more white space",
-    "near_duplicate": "another row with a slip, other case or punctuation in the prompt, a comment or blank line",
-    "leaked": "an eval prompt and its answer, one in three with a slip in the prompt",
-}
 
 
 def write_card(
-    path: Path,
-    rows: Mapping[str, int],
-    splits: Mapping[str, Sequence[Any]],
-    labels: Sequence[Mapping[str, Any]],
-    raw_rows: int,
-    digests: dict[str, str],
-    **facts: object,
-) -> None:
-    """Write the card.
+    data: Path,
+    *,
+    out: Path | None = None,
+    name: str | None = None,
+    license: str | None = None,
+    language: str | None = None,
+    template: ChatTemplate | None = None,
+    audit: Path | None = None,
+    about: str = "",
+) -> Path:
+    """Write the card of a folder or file; reads every row and every file once.
 
     Args:
-        rows: rows by split.
-        splits: families by split.
-        facts: `seed`, `limit`, `threshold` and `regression_rows`.
+        out: README.md in the folder by default, NAME.card.md beside a file.
+        name: by default what the card said before, or the folder's or file's own.
+        license: of the rows that name none; by default what the card said before.
+        language: of the texts, as the hub spells it ("en").
+        template: counts tokens, about 0.5 ms a row.
+        audit: an audit.json; by default the folder's, if there is one.
+        about: a paragraph or more of Markdown; by default what stood above the rows before.
+
+    Returns:
+        The card's path.
+
+    Raises:
+        UserError: nothing to read; a README.md that something else wrote; an audit.json that is none.
     """
-    counts = Counter(label["label"] for label in labels)
-    hows = Counter(label["how"] for label in labels if label["label"] == "python2")
-    text = CARD.format(
-        families=sum(map(len, splits.values())),
-        splits="\n".join(f"| `{n}.jsonl` | {rows[n]:,} | {len(splits[n])} | {WHAT[n]} |" for n in rows),
-        faults="\n".join(f"| {name} | {counts[name]} | {how.format(**hows)} |" for name, how in HOW.items()),
-        raw_rows=raw_rows,
-        label_rows=len(labels),
-        digests=digest_lines(digests),
-        **facts,
+    from huggingface_hub import DatasetCard, DatasetCardData
+
+    out = out or card_path(data)
+    before, kept = _kept(out)
+    name, about = name or before.get("pretty_name") or _name(data), about or kept
+    facts = read_facts(data, template)
+    licences, unlicensed = together(facts, "licence")
+    license = license or _said(before, licences)
+    digests = "\n".join(f"{sha256(f)}  {relative(f, out)}" for f in files(data, out))
+    total = sum(f.rows for f in facts.values())
+    given = {"language": language} if language else {}
+    found = {
+        "pretty_name": name,
+        "size_categories": [next((s for n, s in SIZES.items() if total < n), "n>10M")],
+        "configs": [{"config_name": "default", "data_files": _data_files(facts, out)}],
+        **tables.hub_licence([*licences, *([license] if license and unlicensed else [])]),
+    }
+    front = DatasetCardData(**({"task_categories": ["text-generation"]} | before | given | found))
+    shown = [("Licences", tables.licences(licences, unlicensed, license))]
+    for kind, title in (("source", "Sources"), ("task", "Task types")):
+        values, missing = together(facts, kind)
+        note = f"\n\n{missing:,} rows name none (keys looked for: {', '.join(KEYS[kind])})." if missing else ""
+        shown.append((title, (tables.table(kind, values.most_common()) if values else "None is named.") + note))
+    fences = sum((f.fences for f in facts.values()), start=Counter[str]())
+    if fences:
+        shown.append(("Code in answers", tables.table("rows with a block of", fences.most_common())))
+    audit = audit or (data / "audit.json" if (data / "audit.json").is_file() else None)
+    if audit is not None:
+        shown.append(("Audit", tables.audit(audit)))
+    card = DatasetCard.from_template(
+        front,
+        template_str=TEMPLATE,
+        mark=WHOLE if data.is_dir() else f"{MARK}: one file -->",
+        name=name,
+        about=about.strip(),
+        rows=tables.rows(facts),
+        tables=shown,
+        version=digest_text(digests),
+        digests=digests,
     )
-    write_text(path, text)
+    with disk_errors(out.parent):
+        write_text(out, f"{card}\n")
+    return out
+
+
+def _kept(out: Path) -> tuple[dict[str, Any], str]:
+    """The front matter of a card that is written again, and its text above the rows.
+
+    Raises:
+        UserError: the file is not such a card.
+    """
+    import yaml
+    from huggingface_hub import DatasetCard
+
+    if not out.exists():
+        return {}, ""
+    text = out.read_text(encoding="utf8", errors="replace")
+    about = ABOUT.search(text, max(0, text.find(MARK)))
+    if MARK not in text or about is None:
+        fix = "give --out another name, or remove the file"
+        raise UserError("exists, and was not written by mlx-gemma data card", where=out, fix=fix)
+    try:
+        return DatasetCard(text).data.to_dict(), about[1].strip()  # type: ignore[no-untyped-call]
+    except (ValueError, TypeError, yaml.YAMLError) as e:
+        raise UserError(f"its front matter cannot be read: {e}", where=out, fix="mend or remove the file") from e
+
+
+def _said(before: Mapping[str, Any], found: Collection[str]) -> str | None:
+    """The licence that an earlier card was given for rows without one."""
+    said = before.get("license_name", before.get("license"))
+    return said if isinstance(said, str) and said.lower() not in map(str.lower, found) else None
+
+
+def _name(data: Path) -> str:
+    return data.resolve().name if data.is_dir() else data.stem
+
+
+def _data_files(facts: dict[str, Facts], out: Path) -> list[dict[str, Any]]:
+    paths = {name: [relative(f, out) for f in split.files] for name, split in facts.items()}
+    return [{"split": SPLIT_NAMES.get(n, n), "path": p[0] if len(p) == 1 else p} for n, p in paths.items()]

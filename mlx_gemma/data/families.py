@@ -1,9 +1,10 @@
 """Task families: small programming tasks as TOML, from which the project's own data sets are made.
 
 A family holds wordings, a Python 3 solution, where natural the same program in Python 2, and the checks a solution must
-pass; `$names` in all of them are drawn from `vary`. The format is described in datasets/python3/families/README.md.
+pass; `$names` in all of them are drawn from `vary`. The format is described in python3_families/README.md
+(datasets/python3/families is a link to that folder).
 
-    python -m mlx_gemma.data.families datasets/python3/families    # verify: run every solution against its checks
+    python -m mlx_gemma.data.families mlx_gemma/data/python3_families    # verify: run every solution against its checks
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from typing import Any
 
 from mlx_gemma.data import checks
 from mlx_gemma.data.checks import CheckFailed
-from mlx_gemma.data.python_source import parses_as_python2
 from mlx_gemma.errors import DataError
 
 KEYS = {"name", "topic", "ask", "python3", "python2", "answer", "check", "prints", "stdin", "vary"}
@@ -157,6 +157,8 @@ def run_checks(source: str, task: Task) -> None:
 
 def verify(family: Family, samples: int = 6) -> list[str]:
     """What is wrong with a family, as lines; empty if all is well. Runs `samples` combinations."""
+    from mlx_gemma.data.python_source import parses_as_python2  # a grammar to build, which no reader of families needs
+
     problems = []
     if len(family.fields["ask"]) < 6:
         problems.append(f"only {len(family.fields['ask'])} wordings, 6 wanted")

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from mlx_gemma.data.checks import CheckFailed
@@ -23,6 +23,7 @@ from mlx_gemma.data.families import run_checks
 from mlx_gemma.data.samples import Sample, fenced
 from mlx_gemma.errors import DataError
 
+OF = 5000  # train rows with so many faults, and others in proportion:
 PYTHON2, BROKEN, TRUNCATED = 480, 120, 120  # in place of train rows
 EXACT, NEAR = 420, 500  # besides them
 COMMENTS = ("# the result", "# see the docs", "# main part", "# TODO: test this", "# helper")
@@ -32,27 +33,33 @@ Label = dict[str, Any]
 
 
 def add_faults(
-    train: list[Sample], leaks: list[tuple[Record, str]], rng: random.Random
+    train: Sequence[Sample],
+    leaks: Sequence[tuple[Record, str]],
+    rng: random.Random,
+    others: Sequence[tuple[Record, Label]] = (),
 ) -> tuple[list[Record], list[Label]]:
     """Rows in shuffled order, and the labels of the faulty ones: {"row": line from 1, "label", "how"?, "of"?}.
 
     Args:
         leaks: (eval item, its fenced answer).
+        others: rows that go in as they are, with their labels.
     """
+    wanted = (PYTHON2, BROKEN, TRUNCATED, EXACT, NEAR)
+    python2, broken, truncated, exact, near = (round(n * len(train) / OF) for n in wanted)
     order = rng.sample(range(len(train)), len(train))
     rows: list[tuple[Record, Label | None]] = [(s.record(), None) for s in train]
 
-    translated = [i for i in order if train[i].task.python2 is not None][:PYTHON2]
+    translated = [i for i in order if train[i].task.python2 is not None][:python2]
     for i in translated:
         rows[i] = _python2(train[i])
     rest = [i for i in order if i not in set(translated)]
-    for i in rest[:BROKEN]:
+    for i in rest[:broken]:
         rows[i] = _broken(train[i], rng)
-    for i in rest[BROKEN : BROKEN + TRUNCATED]:
+    for i in rest[broken : broken + truncated]:
         rows[i] = _truncated(train[i], rng)
-    rest = rest[BROKEN + TRUNCATED :]
-    copies = [(_exact_copy, "exact_duplicate", i) for i in rest[:EXACT]]
-    copies += [(_near_copy, "near_duplicate", i) for i in rest[EXACT : EXACT + NEAR]]
+    rest = rest[broken + truncated :]
+    copies = [(_exact_copy, "exact_duplicate", i) for i in rest[:exact]]
+    copies += [(_near_copy, "near_duplicate", i) for i in rest[exact : exact + near]]
     for copy, name, i in copies:
         record, how = copy(train[i].record(), rng)
         rows.append((record, {"label": name, "how": how, "of": i}))
@@ -61,6 +68,7 @@ def add_faults(
         record = train[0].record(answer) | {k: item[k] for k in ("family", "topic", "tests")}
         record["messages"][0]["content"] = prompt
         rows.append((record, {"label": "leaked", "how": "slip" if n % 3 == 2 else "verbatim", "of": item["id"]}))
+    rows += others
 
     shuffled = rng.sample(range(len(rows)), len(rows))
     line = {i: n for n, i in enumerate(shuffled, 1)}

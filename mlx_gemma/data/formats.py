@@ -1,11 +1,14 @@
 """Rows of any instruction data set, read into one form: `Row(messages, where, extra)`.
 
-Read are JSON Lines and Parquet, in four shapes, told apart by their keys, row by row:
+Read are JSON Lines, JSON and Parquet, in four shapes, told apart by their keys, row by row:
 
     {"messages": [{"role": "user", "content": ...}, {"role": "assistant", "content": ...}]}
     {"conversations": [{"from": "human", "value": ...}, {"from": "gpt", "value": ...}]}
     {"prompt": ..., "completion": ...}
     {"instruction": ..., "input": ..., "output": ...}                    # `input` may be missing or empty
+
+What else a turn has (`tool_calls`, `reasoning`) no template is given: it is kept in `extra["turn_fields"]`, by the
+turn's number, and reported by the form check.
 
 `read_rows` stops at the first bad row with a DataError; `scan_rows` hands bad rows out as `BadRow` and goes on.
 sources.py finds the files, locally or on the hub; records.py decodes them.
@@ -26,6 +29,7 @@ Messages = list[dict[str, str]]
 
 ROLES = {"system": "system", "user": "user", "assistant": "assistant"}
 SHAREGPT_ROLES = ROLES | {"human": "user", "gpt": "assistant"}
+TURN_FIELDS = "turn_fields"
 SHAPES = "messages, conversations, prompt + completion, or instruction + output"
 
 
@@ -33,12 +37,14 @@ SHAPES = "messages, conversations, prompt + completion, or instruction + output"
 class Row:
     """One conversation: an optional system turn, then user and assistant in turn, the assistant last.
 
-    `where` is `file:line` (Parquet: `file:row N`, from 1); `extra` holds the row's other keys as they were.
+    `where` is `file:line` (Parquet: `file:row N`, from 1); `extra` holds the row's other keys as they were; `shape` is
+    the one it was read from, by its first key.
     """
 
     messages: Messages
     where: str
     extra: dict[str, Any] = field(default_factory=dict)
+    shape: str = field(default="messages", compare=False)
 
     @property
     def prompt(self) -> str:
@@ -81,64 +87,90 @@ def read_rows(path: str | Path, split: str = "train") -> Iterator[Row]:
 def scan_rows(path: str | Path, split: str = "train") -> Iterator[Row | BadRow]:
     """Like `read_rows`, but bad rows are handed out and the reading goes on: for the audit.
 
+    A file that cannot be read, or holds no rows, is one bad row, whose `where` is the file; of the only file, or of all
+    of them, it is an error.
+
     Raises:
-        DataError: no such file, an unknown kind of file, a Parquet file that cannot be opened, no rows at all.
+        DataError: no such file, an unknown kind of file, or no rows at all.
     """
+    found, held = False, list[BadRow]()
     for file, shown in data_files(path, split):
-        found = False
-        try:
-            for place, record in read_records(file):
+        for place, record in read_records(file):
+            row = _row(record, f"{shown}:{place}" if place else shown)
+            if not found and not place and isinstance(row, BadRow):
+                held.append(row)
+                continue
+            if not found:
                 found = True
-                yield _row(record, f"{shown}:{place}")
-        except OSError as e:
-            raise DataError(f"cannot be read: {e.strerror or e}", where=shown) from e
-        if not found:
-            raise DataError("holds no rows", where=shown, fix="point at a file with at least one row")
+                yield from held
+            yield row
+    if not found:
+        raise held[0].error()
 
 
 def _row(record: Any, where: str) -> Row | BadRow:
     try:
         if isinstance(record, Bad):
             raise record
-        messages, used = _messages(record)
+        shape, messages, used, fields = _messages(record)
         _check_order(messages)
     except Bad as e:
         return BadRow(where, e.what, e.fix)
-    return Row(messages, where, {k: v for k, v in record.items() if k not in used})
+    extra = {k: v for k, v in record.items() if k not in used}
+    return Row(messages, where, extra | ({TURN_FIELDS: fields} if fields else {}), shape)
 
 
 # Records -> messages, and the keys that were used for them.
 
 
-def _messages(record: Any) -> tuple[Messages, set[str]]:
+Parts = tuple[str, Messages, set[str], dict[str, Any]]
+"""The record's shape, its messages, the keys they were made of, and what else its turns hold."""
+
+
+def _messages(record: Any) -> Parts:
     if not isinstance(record, dict):
         kind = "array" if isinstance(record, list) else type(record).__name__
         raise Bad(f"a row must be a JSON object, not {kind}", "write one object a line")
     keys = record.keys()
     if "messages" in keys:
-        return [_turn(t, i, "role", "content", ROLES) for i, t in _turns(record, "messages")], {"messages"}
+        return _talk(record, "messages", "role", "content", ROLES)
     if "conversations" in keys:
-        turns = _turns(record, "conversations")
-        return [_turn(t, i, "from", "value", SHAREGPT_ROLES) for i, t in turns], {"conversations"}
+        return _talk(record, "conversations", "from", "value", SHAREGPT_ROLES)
     if {"prompt", "completion"} <= keys:
-        return [_said("user", record, "prompt"), _said("assistant", record, "completion")], {"prompt", "completion"}
+        said = [_said("user", record, "prompt"), _said("assistant", record, "completion")]
+        return "prompt", said, {"prompt", "completion"}, {}
     if {"instruction", "output"} <= keys:
         question = _said("user", record, "instruction")
         if record.get("input") not in (None, ""):
             question["content"] += "\n\n" + _said("user", record, "input")["content"]
-        return [question, _said("assistant", record, "output")], {"instruction", "input", "output"}
+        said = [question, _said("assistant", record, "output")]
+        return "instruction", said, {"instruction", "input", "output"}, {}
     for one, other in (("prompt", "completion"), ("instruction", "output")):
         if (one in keys) != (other in keys):
             have, lack = (one, other) if one in keys else (other, one)
             raise Bad(f"has {have!r} but no {lack!r}", f"add {lack!r}")
-    found = ", ".join(sorted(map(repr, keys))[:5]) or "none"  # repr: a key may hold what no terminal should see
+    found = ", ".join(sorted(repr(k[:40]) for k in keys)[:5]) or "none"  # repr: for the terminal's sake
     raise Bad(f"no known shape (keys: {found})", f"give {SHAPES}")
 
 
-def _turns(record: dict[str, Any], key: str) -> Iterator[tuple[int, Any]]:
-    if not isinstance(record[key], list) or not record[key]:
+def _talk(record: dict[str, Any], key: str, role_key: str, text_key: str, roles: dict[str, str]) -> Parts:
+    turns = record[key]
+    if not isinstance(turns, list) or not turns:
         raise Bad(f"{key!r} must be a non-empty list of turns", "give at least one user and one assistant turn")
-    return enumerate(record[key], 1)
+    messages, fields = Messages(), dict[str, Any]()
+    for number, turn in enumerate(turns, 1):
+        messages.append(_turn(turn, number, role_key, text_key, roles))
+        if len(turn) > 2:
+            others = {k: v for k, v in turn.items() if k not in (role_key, text_key) and says_something(v)}
+            fields |= {str(number): others} if others else {}
+    return key, messages, {key}, fields
+
+
+def says_something(value: Any) -> bool:
+    """Whether a value is other than null, "", and collections of nothing else; 0 and false say something."""
+    if isinstance(value, dict):
+        return any(map(says_something, value.values()))
+    return value is not None and value != "" and value != []
 
 
 def _turn(turn: Any, number: int, role_key: str, text_key: str, roles: dict[str, str]) -> dict[str, str]:

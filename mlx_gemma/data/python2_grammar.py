@@ -54,7 +54,13 @@ def parses_as_python2(source: str) -> bool:
 def grammar_findings(source: str) -> list[Finding]:
     """The constructs of Python 2 in source that its grammar accepts; none where it does not parse."""
     for tree in _trees(source):
-        return sorted({f for node in tree.pre_order() if (f := _finding(node))}, key=lambda f: (f.line, f.column))
+        found, todo = set(), [tree]
+        while todo:
+            node = todo.pop()
+            if (finding := _finding(node)) is not None:
+                found.add(finding)
+            todo.extend(node.children)
+        return sorted(found, key=lambda f: (f.line, f.column, f.name))
     return []
 
 
@@ -70,9 +76,9 @@ def _finding(node: Any) -> Finding | None:
         found = "print statement", "print is a function"
     elif kind == symbols.exec_stmt and _after(node) != "(":
         found = "exec statement", "exec is a function"
-    elif kind == symbols.except_clause and any(str(c) == "," for c in node.children):
+    elif kind == symbols.except_clause and _names_the_error(node):
         found = "except X, e", "write `except X as e`"
-    elif kind == symbols.raise_stmt and any(str(c) == "," for c in node.children):
+    elif kind == symbols.raise_stmt and any(getattr(c, "value", "") == "," for c in node.children):
         found = "raise X, value", "write `raise X(value)`"
     elif kind in (symbols.tfpdef, symbols.vfpdef):
         found = "tuple parameter", "unpack the tuple inside the function"
@@ -105,6 +111,12 @@ def _token_finding(leaf: Any, kind: int, token: Any) -> tuple[str, str] | None:
     elif value == "`":
         return "backquotes", "write repr(x)"
     return None
+
+
+def _names_the_error(clause: Any) -> bool:
+    """`except X, e`; in Python 3.14 `except X, Y` catches two, and a class begins with a capital."""
+    parts = [str(c).strip() for c in clause.children]
+    return "," in parts and not parts[parts.index(",") + 1][:1].isupper()
 
 
 def _symbol(name: str) -> int:

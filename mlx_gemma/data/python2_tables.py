@@ -15,13 +15,13 @@ BUILTINS = {
     "execfile": "exec(open(f).read())",
     "StandardError": "Exception",
 }
-CALLED_BUILTINS = {
-    "apply": "f(*args)",
-    "buffer": "memoryview",
-    "coerce": "nothing",
-    "file": "open",
-    "intern": "sys.intern",
-    "reload": "importlib.reload",
+CALLED_BUILTINS = {  # what Python 3 has, and how many arguments the builtin took
+    "apply": ("f(*args)", (2, 3)),
+    "buffer": ("memoryview", (1, 2, 3)),
+    "coerce": ("nothing like it", (2,)),
+    "file": ("open", (1, 2, 3)),
+    "intern": ("sys.intern", (1,)),
+    "reload": ("importlib.reload", (1,)),
 }
 
 # Methods called without arguments. KEPT_BY: libraries whose own methods of these names are as Python 2's were.
@@ -33,16 +33,21 @@ METHODS = {
     "viewkeys": "keys",
     "viewvalues": "values",
     "next": "next(x)",
+    "xreadlines": "a loop over the file",
 }
+# `.next()` is a method of many players, cursors and lexers: it counts on what is an iterator by its making or its name.
+ITERATOR_CALLS = {"iter", "enumerate", "imap", "izip", "map", "zip", "filter", "reversed", "open", "file", "finditer"}
+ITERATOR_CALLS |= {"reader", "DictReader", "walk", "count", "cycle", "chain", "islice", "xreadlines", "iteritems"}
+ITERATOR_NAMES = {"it", "iter", "iterator", "gen", "generator", "reader", "csv_reader", "csvreader"}
 KEPT_BY = {
     "has_key": {"curses"},
     "items": {"email", "mailbox"},
-    "iteritems": {"mailbox"},
-    "iterkeys": {"mailbox"},
+    "iteritems": {"mailbox", "pandas"},
+    "iterkeys": {"diskcache", "mailbox"},
     "itervalues": {"mailbox"},
-    "keys": {"dbm", "email", "mailbox"},
+    "keys": {"dbm", "email", "fontTools", "mailbox", "pandas"},
     "next": {"bdb", "idlelib", "mailbox", "multiprocessing", "nntplib", "pdb", "tarfile"},
-    "values": {"email", "mailbox"},
+    "values": {"django", "email", "mailbox", "torch"},  # a query's values() can be sliced
 }
 
 ATTRIBUTES = {
@@ -57,6 +62,7 @@ ATTRIBUTES = {
     "im_func": "__func__",
     "im_self": "__self__",
 }
+FUNCTION_NAMES = {"f", "fn", "fun", "func", "function", "meth", "method", "wrapped", "callback", "im_func", "__func__"}
 
 # Special methods, and the one that Python 3 calls instead: a class that has both serves both.
 SPECIAL_METHODS = {
@@ -97,6 +103,13 @@ MODULES = {
     "copy_reg": "copyreg",
     "dbhash": "dbm",
     "dumbdbm": "dbm.dumb",
+    "email.MIMEBase": "email.mime.base",
+    "email.MIMEImage": "email.mime.image",
+    "email.MIMEMultipart": "email.mime.multipart",
+    "email.MIMEText": "email.mime.text",
+    "email.Encoders": "email.encoders",
+    "email.Utils": "email.utils",
+    "exceptions": "all exceptions among its builtins",
     "gdbm": "dbm.gnu",
     "htmlentitydefs": "html.entities",
     "httplib": "http.client",
@@ -117,12 +130,27 @@ MODULES = {
     "xmlrpclib": "xmlrpc.client",
 }
 
+# Words that a program may call a module of its own by: Python 2's is meant where one of these members is used.
+EVERYDAY_MODULES = {
+    "commands": {"getoutput", "getstatus", "getstatusoutput", "mkarg"},
+    "exceptions": {"ArithmeticError", "BaseException", "EnvironmentError", "Exception", "IOError", "ImportError"}
+    | {"IndexError", "KeyError", "NotImplementedError", "OSError", "RuntimeError", "StandardError", "TypeError"}
+    | {"ValueError", "Warning"},
+    "md5": {"md5", "new"},
+    "sets": {"BaseSet", "ImmutableSet", "Set"},
+    "sha": {"new", "sha"},
+    "thread": {"allocate_lock", "error", "exit", "get_ident", "interrupt_main", "start_new", "start_new_thread"},
+}
+
 _STRING = (
     "atof atoi atol capitalize center count expandtabs find index join joinfields letters ljust lower lowercase lstrip "
     "maketrans replace rfind rindex rjust rsplit rstrip split splitfields strip swapcase translate upper uppercase "
     "zfill"
 )
-_URLLIB = "URLopener FancyURLopener quote quote_plus unquote unquote_plus urlcleanup urlencode urlopen urlretrieve"
+_URLLIB = (
+    "URLopener FancyURLopener getproxies pathname2url quote quote_plus unquote unquote_plus url2pathname urlcleanup "
+    "urlencode urlopen urlretrieve"
+)
 _TYPES = (
     "BooleanType ClassType ComplexType DictType DictionaryType FileType FloatType InstanceType IntType ListType "
     "LongType ObjectType SliceType StringType StringTypes TupleType UnboundMethodType UnicodeType XRangeType"
@@ -136,7 +164,7 @@ MEMBERS = {
         "itertools": "ifilter ifilterfalse imap izip izip_longest",
         "sys": "exc_clear exc_traceback exc_type exc_value maxint setdefaultencoding",
         "os": "errno getcwdu popen2 popen3 popen4 tempnam tmpnam",
-        "operator": "div isCallable isMappingType isNumberType isSequenceType sequenceIncludes",
+        "operator": "div irepeat isCallable isMappingType isNumberType isSequenceType repeat sequenceIncludes",
         "fractions": "gcd",
     }.items()
 }

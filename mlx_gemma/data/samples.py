@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -16,6 +16,7 @@ LIMIT = 0.86  # the largest similarity two clean rows may have; the audit's thre
 LICENSE = "Apache-2.0"
 
 F = TypeVar("F", bound=Family)
+S = TypeVar("S", bound="Sample")
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,16 @@ class Chooser:
 
     def choose(self, families: list[Family], count: int, *, last_wording: bool) -> list[Sample]:
         """Up to `count` samples, equally many of every family as far as they go."""
-        queues = [self._fresh(f, last_wording) for f in families]
-        chosen: list[Sample] = []
+        return self.choose_from([self._wordings(f, last_wording) for f in families], count)
+
+    def choose_from(self, candidates: Sequence[Iterator[S]], count: int) -> list[S]:
+        """Up to `count` samples, one of every iterator in turn as far as they go.
+
+        Raises:
+            CheckFailed: a solution that fails its own checks.
+        """
+        queues = [self._unlike(c) for c in candidates]
+        chosen: list[S] = []
         while queues and len(chosen) < count:
             found = [(q, next(q, None)) for q in queues[: count - len(chosen)]]
             done = {id(q) for q, sample in found if sample is None}
@@ -90,15 +99,17 @@ class Chooser:
             run_checks(sample.task.python3, sample.task)
         return chosen
 
-    def _fresh(self, family: Family, last_wording: bool) -> Iterator[Sample]:
+    def _wordings(self, family: Family, last_wording: bool) -> Iterator[Sample]:
         last = len(family.fields["ask"]) - 1
         wordings = [last] if last_wording else list(range(last))
         order = [(i, w) for i in range(family.combinations) for w in wordings]
         random.Random(f"{self.seed}:{family.name}").shuffle(order)
-        for index, wording in order:
-            sample = Sample(family.task(index), wording)
+        return (Sample(family.task(index), wording) for index, wording in order)
+
+    def _unlike(self, candidates: Iterator[S]) -> Iterator[S]:
+        for sample in candidates:
             shingles = row_shingles(sample.row())
             if normalised(sample.prompt) not in self.prompts and self.taken.find(shingles) is None:
                 self.prompts.add(normalised(sample.prompt))
-                self.taken.add(family.name, shingles)
+                self.taken.add(sample.task.family, shingles)
                 yield sample

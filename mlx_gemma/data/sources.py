@@ -1,7 +1,8 @@
 """Where a data set is: a file, a folder, or `hf://owner/name[@revision][/file]`, resolved to files to read.
 
-A folder (or a hub data set) is searched for its split: `train.jsonl`, `train.parquet` or shards `train-*.parquet`, at
-the top or under `data/`; the split `valid` may also be spelt `validation` or `dev`.
+A folder (or a hub data set) is searched for its split: `train.jsonl`, `train.json`, `train.parquet`, these compressed
+(`train.jsonl.gz`, `.zst`), or shards `train-*.parquet` and `train-00000*.jsonl`, at the top or under `data/`; the split
+`valid` may also be spelt `validation` or `dev`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from pathlib import Path
 
 from mlx_gemma.errors import DataError
 
-SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet")
+JSON = (".jsonl", ".ndjson", ".json")
+SUFFIXES = (*JSON, *(suffix + packed for suffix in JSON for packed in (".gz", ".zst")), ".parquet")
+SHARDS = ("-*.parquet", *("-[0-9]*" + suffix for suffix in SUFFIXES if suffix != ".parquet"))
 SPELLINGS = {"valid": ("valid", "validation", "dev")}
 HUB = re.compile(r"hf://(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+?(?=/[^/]+\.\w+$|$)))?(?:/(?P<file>.+))?")
 
@@ -34,20 +37,23 @@ def data_files(path: str | Path, split: str = "train") -> list[tuple[Path, str]]
 
 
 def _known(file: Path) -> Path:
-    if file.suffix not in SUFFIXES:
-        raise DataError(f"unknown kind of file {file.suffix!r}", where=file, fix=f"give one of {', '.join(SUFFIXES)}")
+    if not file.name.endswith(SUFFIXES):
+        known = ", ".join([*JSON, ".parquet"])
+        raise DataError(
+            f"unknown kind of file {file.suffix!r}", where=file, fix=f"give one of {known}; .gz or .zst may follow"
+        )
     return file
 
 
 def _patterns(split: str) -> list[str]:
-    names = [n + suffix for n in SPELLINGS.get(split, (split,)) for suffix in SUFFIXES]
-    return names + [n + "-*.parquet" for n in SPELLINGS.get(split, (split,))]
+    names = SPELLINGS.get(split, (split,))
+    return [n + suffix for suffixes in (SUFFIXES, SHARDS) for n in names for suffix in suffixes]
 
 
 def _split_files(folder: Path, split: str, shown: str) -> list[Path]:
     for pattern in _patterns(split):
         for place in (folder, folder / "data"):
-            if files := sorted(place.glob(pattern)):
+            if files := sorted(file for file in place.glob(pattern) if file.is_file()):
                 return files
     raise DataError(f"no {split!r} data here", where=shown, fix=f"a folder needs {split}.jsonl or {split}.parquet")
 

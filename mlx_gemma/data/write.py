@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from mlx_gemma.errors import UserError
-from mlx_gemma.run import disk_errors, write_text
+from mlx_gemma.run import disk_errors, whole
 
 
 def json_line(record: dict[str, Any]) -> str:
@@ -26,8 +27,9 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def write_jsonl(path: Path, records: Iterable[dict[str, Any]]) -> None:
-    """Write records as UTF-8 JSON Lines. Memory: the whole text.
+@contextmanager
+def whole_file(path: Path) -> Iterator[IO[str]]:
+    """A text file to write to, its folder made; it takes its name where the block ends well, else it is removed.
 
     Raises:
         UserError: the folder cannot be written to, or the disk is full.
@@ -36,4 +38,16 @@ def write_jsonl(path: Path, records: Iterable[dict[str, Any]]) -> None:
         raise UserError("its folder is a file", where=path, fix="give another name")
     with disk_errors(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, "".join(json_line(r) + "\n" for r in records))
+        # Half a surrogate pair, in a file's name for one, as JSON's escape for it.
+        with whole(path) as part, part.open("w", encoding="utf8", errors="backslashreplace") as file:
+            yield file
+
+
+def write_jsonl(path: Path, records: Iterable[dict[str, Any]]) -> None:
+    """Write records as UTF-8 JSON Lines. Memory: one record.
+
+    Raises:
+        UserError: see `whole_file`.
+    """
+    with whole_file(path) as file:
+        file.writelines(json_line(record) + "\n" for record in records)

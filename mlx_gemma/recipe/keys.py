@@ -54,6 +54,8 @@ def _one(schema: dict[str, Any]) -> str:
         case "array":
             items = schema["items"]
             return f"a list of {', '.join(items['enum']) if 'enum' in items else 'paths'}"
+        case "object":
+            return f"a share from 0 to 1 for each of {', '.join(schema['propertyNames']['enum'])}"
         case "integer":
             return f"a whole number{_range(schema)}"
         case "number":

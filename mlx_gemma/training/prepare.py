@@ -68,6 +68,9 @@ def prepare(recipe: Recipe) -> Prepared:
         UserError: whatever is wrong with data, model or adapter.
     """
     report = audit(scan_rows(recipe.data.train), recipe.filter)
+    if breaches := report.breaches():
+        fix = "mend the data, or raise filter.limits"
+        raise DataError(f"beyond a limit: {'; '.join(breaches)}", where=recipe.data.train, fix=fix)
     kept = limited(report.kept, recipe.data.limit, recipe.train.seed)
     valid_report = audit(scan_rows(recipe.data.valid, "valid"), recipe.filter) if recipe.data.valid else None
     m = recipe.model
@@ -78,7 +81,7 @@ def prepare(recipe: Recipe) -> Prepared:
     attached = lora.attach(gemma.model, spec)
     train = render(kept, gemma.template, recipe, recipe.data.train)
     valid = render(valid_report.kept, gemma.template, recipe, str(recipe.data.valid)) if valid_report else None
-    rejected = len(valid_report.rejected) if valid_report else 0
+    rejected = valid_report.rejected_count if valid_report else 0
     regression = None
     if recipe.data.regression:
         regression = render(list(read_rows(recipe.data.regression)), gemma.template, recipe, recipe.data.regression)

@@ -126,6 +126,6 @@ def test_eval_items(tmp_path: Path) -> None:
 
 
 def test_missing_eval_file(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="check the path of the eval file") as error:
+    with pytest.raises(DataError, match="check the path") as error:
         read_eval_prompts([tmp_path / "none.jsonl"])
     assert "\n" not in str(error.value)
