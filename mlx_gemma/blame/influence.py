@@ -19,7 +19,7 @@ import numpy as np
 
 from mlx_gemma import run
 from mlx_gemma.blame.corpus import Corpus
-from mlx_gemma.blame.derivatives import continuation, decision_gradient, row_derivatives, set_parameters
+from mlx_gemma.blame.derivatives import continuation, decision_gradient, set_parameters, token_derivatives
 from mlx_gemma.blame.index import LEARNED, NO_TOKEN
 from mlx_gemma.blame.trained import corpus_of_run
 from mlx_gemma.blame.trajectory import trajectory
@@ -33,11 +33,19 @@ from mlx_gemma.training.snapshots import ADAM
 
 @dataclass(frozen=True)
 class Blamed:
-    """A training row. `score` is by how many nats the run's passes over it raised f, to first order."""
+    """A training row.
 
-    row: int  # among the rows as they were trained, from 0
+    Attributes:
+        row: among the rows as they were trained, from 0.
+        where: its place in the data, `file:line`.
+        score: by how many nats the run's passes over it raised f, to first order: its targets' shares summed.
+        token: which of its tokens, as they were trained, has the largest share on the score's side.
+    """
+
+    row: int
     where: str
     score: float
+    token: int
 
 
 @dataclass(frozen=True)
@@ -87,7 +95,7 @@ def influence(
     chosen = list(range(len(corpus)) if rows is None else rows)
     examples = [example_at(corpus, r) for r in chosen]
     targets = int(np.count_nonzero(corpus.tokens >= LEARNED))
-    scores = np.zeros(len(chosen))
+    shares = np.zeros(sum(e.targets for e in examples))
     own = lora.adapter_parameters(gemma.model)
     try:
         for point in trajectory(folder, recipe, targets):
@@ -96,13 +104,18 @@ def influence(
                 raise UserError("the model has another adapter than this run's snapshots", where=folder, fix=fix)
             _, gradient = decision_gradient(gemma, point.parameters, first, second)
             direction = {k: point.preconditioner[k] * g for k, g in gradient.items()}
-            scores -= point.weight * row_derivatives(gemma, point.parameters, direction, examples)
+            shares -= point.weight * token_derivatives(gemma, point.parameters, direction, examples)
     finally:
         set_parameters(gemma.model, own)
     value, _ = decision_gradient(gemma, own, first, second)
-    blamed = [Blamed(r, corpus.where(r), float(s)) for r, s in zip(chosen, scores, strict=True)]
+    ends = np.cumsum([e.targets for e in examples])
+    blamed = []
+    for row, example, own_shares in zip(chosen, examples, np.split(shares, ends[:-1]), strict=True):
+        score = float(own_shares.sum())
+        strongest = int(np.argmax(own_shares if score >= 0 else -own_shares))
+        blamed.append(Blamed(row, corpus.where(row), score, int(np.flatnonzero(example.supervised)[strongest])))
     blamed.sort(key=lambda b: (-b.score, b.row))
-    return Influence(blamed, float(scores.sum()), value, recipe.train.optimizer in ADAM)
+    return Influence(blamed, float(shares.sum()), value, recipe.train.optimizer in ADAM)
 
 
 def example_at(corpus: Corpus, row: int) -> Example:
