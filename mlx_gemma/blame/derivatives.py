@@ -85,6 +85,23 @@ def token_derivatives(
     return out
 
 
+def row_norms(
+    gemma: Gemma, parameters: Parameters, preconditioner: Parameters, examples: Sequence[Example]
+) -> np.ndarray:
+    """sqrt(gradient * preconditioner * gradient) of every example's summed loss: [examples] float64.
+
+    The model is left with `parameters` in it.
+
+    Cost: a forward and a backward pass for each example, one at a time.
+    """
+    out = np.zeros(len(examples))
+    for i, example in enumerate(examples):
+        _, gradient = decision_gradient(gemma, parameters, example)
+        squares = [(preconditioner[k] * g * g).sum() for k, g in gradient.items()]
+        out[i] = np.sqrt(scalar(mx.stack(squares).sum()))
+    return out
+
+
 def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
     """Examples of like length together, up to `TOKENS` a batch."""
     rows: list[int] = []

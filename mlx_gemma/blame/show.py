@@ -53,7 +53,10 @@ def causes(found: Influence, corpus: Corpus, template: ChatTemplate, rows: int) 
     table.add_row("…", "", "")
     for b in found.rows[max(rows, len(found.rows) - rows) :]:
         table.add_row(f"{b.score:+.4f}", b.where, _place(b, corpus, template))
-    text = "to first order: they rank rows, and together overshoot what training changed"
+    text = (
+        "ranked by nats over the square root of the row's gradient, lest rows that move everything stand first; "
+        "to first order: all rows together overshoot what training changed"
+    )
     if not found.preconditioned:
         text += "; this optimiser's scaling of the gradients is not in them"
     return [Text("\nwhat caused it, in nats for the token against its rival", style="bold"), table, text]

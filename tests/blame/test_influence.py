@@ -138,6 +138,21 @@ def test_scores_are_the_sum_over_snapshots_of_preconditioned_products(
     assert np.allclose(again, [scores[r] for r in chosen], rtol=1e-2, atol=1e-3 * found.rows[0].score)
 
 
+def test_culpability_is_the_score_over_the_root_of_the_rows_own_gradient(
+    place: Path, gemma: Gemma, found: Influence
+) -> None:
+    corpus, own = corpus_of_run(place, gemma.template), dict(lora.adapter_parameters(gemma.model))
+    last = snapshots.load(snapshots.found(place)[-1])
+    assert last.moments is not None
+    for b in (found.rows[0], found.rows[100], found.rows[-1]):
+        _, up = decision_gradient(gemma, last.parameters, example_at(corpus, b.row))
+        length = sum((up[k] ** 2 / (mx.sqrt(v) + 1e-8)).sum().item() for k, v in last.moments.items() if k in up) ** 0.5
+        assert b.culpability == pytest.approx(b.score / length**0.5, rel=1e-3)
+    set_parameters(gemma.model, own)
+    ranked = [b.culpability for b in found.rows]
+    assert ranked == sorted(ranked, reverse=True)
+
+
 def test_the_adapter_is_left_as_it_was_and_rows_can_be_chosen(place: Path, gemma: Gemma, found: Influence) -> None:
     before = {k: np.array(v) for k, v in lora.adapter_parameters(gemma.model).items()}
     few = influence(gemma, place, context(gemma), token(gemma, "min"), token(gemma, "max"), rows=[7, 150, 31])
