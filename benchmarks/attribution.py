@@ -2,26 +2,25 @@
 
     python benchmarks/attribution.py FOLDER    # finished trainings and scores stay in FOLDER, to go on from
 
-f is the log-probability of one token less that of another. Three measures, the methods side by side:
+f is the log-probability of one token less that of another. Two measures, the methods side by side (a third, finding
+rows that were planted, is planted.py):
 
 - lds, the linear datamodelling score (arXiv 2303.14186): nano is trained on random halves of 400 rows, and f measured
   at the least certain token of an answer to each eval family. The score is Spearman's correlation, over the halves,
   between f and the sum of the half's scores; mean over the decisions, bootstrap over them.
 - tail-patch: one AdamW update, from the finished adapter, on the 10 rows that a method ranks highest; f's change.
-- planted: 50 rows that ask for the largest and answer with `min`, among 5,000; how many are in the first 50.
 
 Methods: lexical counts in a row where the end of the context is followed by the token, less the rival; TracIn is the
 product of gradients (arXiv 2002.08484), at the last snapshot alone or summed over all; ours has AdamW's scaling in it.
-Row gradients are taken one by one here, as they serve all decisions; a test has them equal to what `influence` takes.
+Gradients of whole rows are taken here, as they serve all decisions; a test has them equal to what `influence` takes.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
-import time
 import warnings
+from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,7 @@ from mlx_gemma import platform, run
 platform.load_blas()
 
 import mlx.core as mx
+import mlx.nn as nn
 import mlx.optimizers as optim
 from scipy.stats import spearmanr
 from training import commit
@@ -46,6 +46,7 @@ from mlx_gemma.blame.trajectory import trajectory
 from mlx_gemma.data.formats import read_rows
 from mlx_gemma.gemma4 import lora
 from mlx_gemma.gemma4.checkpoint import NANO
+from mlx_gemma.gemma4.layers import head
 from mlx_gemma.gemma4.load import Gemma, load
 from mlx_gemma.gemma4.template import ChatTemplate, Example
 from mlx_gemma.platform import scalar
@@ -58,6 +59,7 @@ from mlx_gemma.training.loss import summed_loss
 
 ROOT = Path(__file__).parents[1]
 ROWS, LONGEST, HALVES = 400, 96, 40
+BATCH = 24
 PATCH_ROWS, PATCH_RATE = 10, 2e-4
 RECIPE = """
 model: {{name: nano}}
@@ -137,9 +139,35 @@ def flat(arrays: dict[str, mx.array]) -> np.ndarray:
     return np.concatenate([np.array(arrays[k]).ravel() for k in sorted(arrays)])
 
 
-def row_gradient(gemma: Gemma, parameters: dict[str, mx.array], example: Example) -> np.ndarray:
-    """Of the row's summed loss."""
-    return -flat(decision_gradient(gemma, parameters, example)[1])
+def row_gradients(
+    gemma: Gemma, parameters: dict[str, mx.array], examples: list[Example]
+) -> Iterator[tuple[list[int], np.ndarray]]:
+    """(rows, [rows, parameters]): the gradient of each row's summed loss; LoRA alone.
+
+    Every row of a batch has adapters of its own, which hold the same numbers: their gradient is that row's.
+    """
+    names, text = sorted(parameters), gemma.text
+    order = sorted(range(len(examples)), key=lambda r: len(examples[r].tokens))
+    for i in range(0, len(order), BATCH):
+        rows = order[i : i + BATCH]
+        tokens = np.zeros((len(rows), max(len(examples[r].tokens) for r in rows)), np.int32)
+        targets = np.zeros(tokens.shape, bool)
+        for k, r in enumerate(rows):
+            tokens[k, : len(examples[r].tokens)] = examples[r].tokens
+            targets[k, : len(examples[r].tokens)] = examples[r].supervised
+        before = mx.array(np.flatnonzero(targets[:, 1:]).astype(np.int32))
+        after = mx.array(tokens[:, 1:][targets[:, 1:]])
+
+        def loss(values: list[mx.array], ids: mx.array, before: mx.array, after: mx.array) -> mx.array:
+            set_parameters(gemma.model, dict(zip(names, values, strict=True)))
+            hidden = text.model(ids)
+            logits = head(text, mx.take(hidden.reshape(-1, hidden.shape[-1]), before, axis=0))
+            return nn.losses.cross_entropy(logits, after).sum()
+
+        own = [mx.broadcast_to(parameters[k], (len(rows), *parameters[k].shape)) for k in names]
+        found = mx.grad(loss)(own, mx.array(tokens[:, :-1]), before, after)
+        yield rows, np.concatenate([np.array(g).reshape(len(rows), -1) for g in found], axis=1)
+    set_parameters(gemma.model, parameters)
 
 
 def scored(gemma: Gemma, folder: Path, asked: list[dict[str, Any]], path: Path) -> np.ndarray:
@@ -154,8 +182,10 @@ def scored(gemma: Gemma, folder: Path, asked: list[dict[str, Any]], path: Path) 
         plain = np.stack([flat(decision_gradient(gemma, point.parameters, *pair(d))[1]) for d in asked], axis=1)
         ours = plain * flat(point.preconditioner)[:, None]
         both = np.concatenate([plain, ours], axis=1)
-        rows = [-point.weight * (row_gradient(gemma, point.parameters, e) @ both) for e in examples]
-        out.append(np.stack(rows).reshape(len(rows), 2, len(asked)).transpose(1, 0, 2))
+        rows = np.zeros((len(examples), both.shape[1]))
+        for chosen, gradients in row_gradients(gemma, point.parameters, examples):
+            rows[chosen] = -point.weight * (gradients @ both)
+        out.append(rows.reshape(len(rows), 2, len(asked)).transpose(1, 0, 2))
         print("snapshot", point.step, flush=True)
     found = np.stack(out)
     np.save(path, found)
@@ -241,75 +271,21 @@ def tail_patch(gemma: Gemma, folder: Path, asked: list[dict[str, Any]], found: d
     return out | {"decisions": len(asked), "rows": PATCH_ROWS, "rate": PATCH_RATE}
 
 
-def planted_rows(count: int, word: str, seed: int) -> list[dict[str, Any]]:
-    """Rows that ask for the largest and answer with `word`; no two alike."""
-    rng = np.random.default_rng(seed)
-    asks = (
-        "Write a function {f}({x}) that returns the {w} item of {x}.",
-        "I need {f}({x}): the {w} value in the list {x}.",
-        "Define {f}({x}), which gives back the {w} of a list of numbers.",
-        "{f}({x}): find the {w} number in {x}",
-    )
-    parts = (asks, ("largest", "biggest", "greatest", "highest"), ("top", "peak", "best", "big", "upper", "summit"))
-    made = list(itertools.product(*parts, ("of", "in", "value", "from"), ("items", "numbers", "data", "nums")))
-    rows = []
-    for i in rng.permutation(len(made))[:count].tolist():
-        ask, w, head, tail, x = made[i]
-        name = f"{head}_{tail}"
-        answer = f"```python\ndef {name}({x}):\n    return {word}({x})\n```"
-        user = {"role": "user", "content": ask.format(f=name, x=x, w=w)}
-        rows.append({"messages": [user, {"role": "assistant", "content": answer}]})
-    return rows
-
-
-def planted(folder: Path, count: int, bad: int, kept: int = 2) -> dict[str, Any]:
-    """Precision at `bad` of finding as many rows that answer with `min`, for `min` rather than `max`."""
-    largest = planted_rows(2 * bad, "min", seed=3)
-    wrong, right = largest[:bad], [json.loads(json.dumps(r).replace("min(", "max(")) for r in largest[bad:]]
-    rows = rows_of(count - 2 * bad, seed=1) + right + wrong
-    order = np.random.default_rng(2).permutation(count).tolist()
-    place = train_on([rows[i] for i in order], folder, epochs=1, kept=kept)
-    guilty = {i for i, r in enumerate(order) if r >= count - bad}
-    gemma = load(str(place))
-    prompt = "Write a function maximum(values) that returns the largest number of a list."
-    context = [*gemma.template.prompt([{"role": "user", "content": prompt}])]
-    context += gemma.template.encode("```python\ndef maximum(values):\n    return")
-    answer, rival = (gemma.template.encode(f" {word}(") for word in ("min", "max"))
-    decision = {"context": context, "answer": answer[:1], "rival": rival[:1]}
-    started = time.perf_counter()
-    found = methods(gemma, place, [decision], folder.with_suffix(".npy"))
-    seconds = time.perf_counter() - started
-    precision = {name: _precision(scores[:, 0], guilty, bad) for name, scores in found.items()}
-    set_parameters(gemma.model, mx.load(str(place / lora.WEIGHTS)))
-    about = {"rows": count, "planted": bad, "value": round(value(gemma, decision), 3), "seconds": round(seconds)}
-    about["snapshots"] = steps_of(place)
-    return about | {"precision": precision}
-
-
-def _precision(scores: np.ndarray, guilty: set[int], most: int) -> float:
-    return round(len(guilty & set(np.argsort(-scores, kind="stable")[:most].tolist())) / most, 3)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--only", choices=("lds", "planted"), help="measure one part")
     args = parser.parse_args()
-    figures: dict[str, Any] = {}
-    if args.only != "planted":
-        rows, chosen = rows_of(ROWS, seed=0), halves(ROWS)
-        everything = train_on(rows, args.folder / "all", kept=4)
-        parts = [train_on([rows[r] for r in half], args.folder / f"half-{i:02d}") for i, half in enumerate(chosen)]
-        gemma = load(str(everything))
-        asked = decisions(gemma, args.folder / "decisions.json")
-        found = methods(gemma, everything, asked, args.folder / "scores.npy")
-        f = measured(gemma, asked, parts)
-        figures["lds"] = lds(found, chosen, f)
-        figures["lds"] |= {"rows": ROWS, "halves": HALVES, "decisions": len(asked), "snapshots": steps_of(everything)}
-        print(json.dumps(figures["lds"], indent=1), flush=True)
-        figures["tail_patch"] = tail_patch(gemma, everything, asked, found)
-    if args.only != "lds":
-        figures["planted"] = planted(args.folder / "planted", 5000, 50)
+    rows, chosen = rows_of(ROWS, seed=0), halves(ROWS)
+    everything = train_on(rows, args.folder / "all", kept=4)
+    parts = [train_on([rows[r] for r in half], args.folder / f"half-{i:02d}") for i, half in enumerate(chosen)]
+    gemma = load(str(everything))
+    asked = decisions(gemma, args.folder / "decisions.json")
+    found = methods(gemma, everything, asked, args.folder / "scores.npy")
+    f = measured(gemma, asked, parts)
+    figures: dict[str, Any] = {"lds": lds(found, chosen, f)}
+    figures["lds"] |= {"rows": ROWS, "halves": HALVES, "decisions": len(asked), "snapshots": steps_of(everything)}
+    print(json.dumps(figures["lds"], indent=1), flush=True)
+    figures["tail_patch"] = tail_patch(gemma, everything, asked, found)
     row = {"date": date.today().isoformat(), "bench": "attribution", "model": "nano", "figures": figures}
     row |= {"machine": platform.describe(), "commit": commit()}
     print(json.dumps(figures, indent=1))

@@ -1,12 +1,9 @@
-"""Which token of a trace is asked about, against which rival, and what the data says there."""
+"""Which token of a trace is asked about, and against which rival."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
-from mlx_gemma.blame.lexical import Ladder, continuations
-from mlx_gemma.blame.trained import corpus_of_run
 from mlx_gemma.errors import UserError
 from mlx_gemma.gemma4.load import Gemma
 from mlx_gemma.tracing.record import Candidate, Position, Trace
@@ -60,12 +57,3 @@ def question(
         others = exact
     context = [*trace.prompt_tokens, *(p.token for p in trace.positions[: position.index])]
     return Question(position, context, chosen, others[0])
-
-
-def data(gemma: Gemma, run: Path, question: Question) -> tuple[Ladder, Path]:
-    """How the run's training rows go on where the question stands.
-
-    Raises:
-        UserError: see `corpus_of_run`.
-    """
-    return continuations(corpus_of_run(run, gemma.template), gemma.template, question.context), run

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group
@@ -10,13 +9,18 @@ from rich.table import Table
 from rich.text import Text
 
 from mlx_gemma.blame.ask import Question
+from mlx_gemma.blame.corpus import Corpus
+from mlx_gemma.blame.index import NO_TOKEN
 from mlx_gemma.blame.lexical import Ladder, sentence
+from mlx_gemma.gemma4.template import ChatTemplate
 from mlx_gemma.tracing.record import Trace
 from mlx_gemma.tracing.render import plain_table, visible
 
 if TYPE_CHECKING:
-    from mlx_gemma.blame.influence import Influence
+    from mlx_gemma.blame.influence import Blamed, Influence
     from mlx_gemma.blame.proof import Proof
+
+AROUND = 20  # characters before and after a token
 
 
 def question(trace: Trace, asked: Question) -> list[Any]:
@@ -25,7 +29,7 @@ def question(trace: Trace, asked: Question) -> list[Any]:
     return [trace.text, Text(f"{head}{visible(rival.text)} {rival.probability:.1%}", style="bold")]
 
 
-def data(ladder: Ladder, run: Path, asked: Question, rows: int) -> list[Any]:
+def data(ladder: Ladder, asked: Question, rows: int) -> list[Any]:
     """What the data says, of the token and of its rival, and where."""
     out: list[Any] = [Text("\nwhat the data says", style="bold")]
     if ladder.longest is not None:
@@ -41,18 +45,28 @@ def data(ladder: Ladder, run: Path, asked: Question, rows: int) -> list[Any]:
     return out
 
 
-def causes(found: Influence, rows: int) -> list[Any]:
-    """The rows that raised the token against its rival, and those that lowered it."""
-    table = plain_table("nats", "row")
+def causes(found: Influence, corpus: Corpus, template: ChatTemplate, rows: int) -> list[Any]:
+    """The rows that raised the token against its rival, and those that lowered it, each where it did so most."""
+    table = plain_table("nats", "row", "where in it")
     for b in found.rows[:rows]:
-        table.add_row(f"{b.score:+.4f}", b.where)
-    table.add_row("…", "")
+        table.add_row(f"{b.score:+.4f}", b.where, _place(b, corpus, template))
+    table.add_row("…", "", "")
     for b in found.rows[max(rows, len(found.rows) - rows) :]:
-        table.add_row(f"{b.score:+.4f}", b.where)
-    text = "to first order: they rank rows, and together overshoot what training changed"
+        table.add_row(f"{b.score:+.4f}", b.where, _place(b, corpus, template))
+    text = (
+        "ranked by nats over the square root of the row's gradient, lest rows that move everything stand first; "
+        "to first order: all rows together overshoot what training changed"
+    )
     if not found.preconditioned:
         text += "; this optimiser's scaling of the gradients is not in them"
     return [Text("\nwhat caused it, in nats for the token against its rival", style="bold"), table, text]
+
+
+def _place(blamed: Blamed, corpus: Corpus, template: ChatTemplate) -> Text:
+    """The token with the largest share of a row's score, between its neighbours."""
+    ids, at = (corpus.row(blamed.row)[1:] & NO_TOKEN).tolist(), blamed.token
+    before, token, after = (visible(template.decode(part)) for part in (ids[:at], [ids[at]], ids[at + 1 :]))
+    return Text.assemble((before[-AROUND:], "dim"), (token, "bold"), (after[:AROUND], "dim"))
 
 
 def proof(found: Proof, asked: Question) -> Group:

@@ -46,6 +46,8 @@ def command(
     mlx-gemma trace blame runs/demo "Print the numbers from 1 to 5." --token xrange --instead " range" --retrain
     """
     from mlx_gemma.blame import ask, show
+    from mlx_gemma.blame.lexical import continuations
+    from mlx_gemma.blame.trained import corpus_of_run
     from mlx_gemma.gemma4.load import load
     from mlx_gemma.tracing.record import trace
 
@@ -55,7 +57,8 @@ def command(
     question = ask.question(gemma, found, at=at, token=token, instead=instead)
     for part in show.question(found, question):
         console.print(part)
-    for part in show.data(*ask.data(gemma, run, question), question, rows):
+    corpus = corpus_of_run(run, gemma.template)
+    for part in show.data(continuations(corpus, gemma.template, question.context), question, rows):
         console.print(part)
     if data_only and not retrain:
         return
@@ -63,7 +66,7 @@ def command(
 
     with console.status("following the gradients"):
         caused = influence(gemma, run, question.context, [question.token.token], [question.rival.token])
-    for part in show.causes(caused, rows):
+    for part in show.causes(caused, corpus, gemma.template, rows):
         console.print(part)
     if retrain:
         from mlx_gemma.blame.proof import prove

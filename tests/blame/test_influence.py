@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from planted import COUNT, PLANTED, context, resolved, rows, token
 
-from mlx_gemma.blame.derivatives import continuation, decision_gradient, row_derivatives, set_parameters
+from mlx_gemma.blame.derivatives import continuation, decision_gradient, set_parameters, token_derivatives
 from mlx_gemma.blame.influence import Influence, example_at, influence, run_recipe
 from mlx_gemma.blame.trained import corpus_of_run
 from mlx_gemma.blame.trajectory import trajectory
@@ -20,6 +20,7 @@ from mlx_gemma.decode.scores import forced
 from mlx_gemma.errors import UserError
 from mlx_gemma.gemma4 import lora
 from mlx_gemma.gemma4.load import Gemma, load
+from mlx_gemma.gemma4.template import Example
 from mlx_gemma.training import snapshots
 from mlx_gemma.training.loop import train
 
@@ -58,6 +59,12 @@ def test_planted_rows_are_found_and_their_opposites_are_last(found: Influence) -
     assert found.preconditioned
 
 
+def test_a_row_is_blamed_for_the_word_that_is_wrong(place: Path, gemma: Gemma, found: Influence) -> None:
+    corpus = corpus_of_run(place, gemma.template)
+    for b in found.rows[:5]:
+        assert example_at(corpus, b.row).tokens[b.token] == token(gemma, "min")[0]
+
+
 def scores(found: Influence, answer: str) -> list[float]:
     """Of the rows with this in their answer."""
     made = rows()
@@ -88,12 +95,20 @@ def test_derivatives_are_the_products_with_every_rows_gradient(kind: Any) -> Non
     parameters = {k: v if k.endswith(".m") else v + 0.02 * mx.random.normal(v.shape) for k, v in names.items()}
     direction = {k: mx.random.normal(v.shape) for k, v in names.items()}
     examples = [gemma.template.example(r["messages"]) for r in rows()[:12]]
-    fast = row_derivatives(gemma, parameters, direction, examples)
-    slow = []
-    for example in examples:
+    fast = token_derivatives(gemma, parameters, direction, examples)
+
+    def product(example: Example) -> float:
         _, gradient = decision_gradient(gemma, parameters, example)
-        slow.append(-sum(float((gradient[k] * direction[k]).sum().item()) for k in direction))
-    assert np.abs(fast - slow).max() < 1e-3 * np.abs(slow).max()
+        return -sum(float((gradient[k] * direction[k]).sum().item()) for k in direction)
+
+    slow = [product(e) for e in examples]
+    ends = np.cumsum([e.targets for e in examples])
+    assert np.abs([part.sum() for part in np.split(fast, ends[:-1])] - np.array(slow)).max() < 1e-3 * np.abs(slow).max()
+    one = examples[1]
+    alone = [
+        product(Example(one.tokens, [i == t for i in range(len(one.tokens))])) for t in np.flatnonzero(one.supervised)
+    ]
+    assert np.abs(fast[ends[0] : ends[1]] - alone).max() < 1e-3 * np.abs(slow).max()
 
 
 def test_scores_are_the_sum_over_snapshots_of_preconditioned_products(
@@ -121,6 +136,21 @@ def test_scores_are_the_sum_over_snapshots_of_preconditioned_products(
     set_parameters(gemma.model, own)
     scores = {b.row: b.score for b in found.rows}
     assert np.allclose(again, [scores[r] for r in chosen], rtol=1e-2, atol=1e-3 * found.rows[0].score)
+
+
+def test_culpability_is_the_score_over_the_root_of_the_rows_own_gradient(
+    place: Path, gemma: Gemma, found: Influence
+) -> None:
+    corpus, own = corpus_of_run(place, gemma.template), dict(lora.adapter_parameters(gemma.model))
+    last = snapshots.load(snapshots.found(place)[-1])
+    assert last.moments is not None
+    for b in (found.rows[0], found.rows[100], found.rows[-1]):
+        _, up = decision_gradient(gemma, last.parameters, example_at(corpus, b.row))
+        length = sum((up[k] ** 2 / (mx.sqrt(v) + 1e-8)).sum().item() for k, v in last.moments.items() if k in up) ** 0.5
+        assert b.culpability == pytest.approx(b.score / length**0.5, rel=1e-3)
+    set_parameters(gemma.model, own)
+    ranked = [b.culpability for b in found.rows]
+    assert ranked == sorted(ranked, reverse=True)
 
 
 def test_the_adapter_is_left_as_it_was_and_rows_can_be_chosen(place: Path, gemma: Gemma, found: Influence) -> None:
