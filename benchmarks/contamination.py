@@ -7,7 +7,7 @@ same task, the family's own Python 2 twin), and asks 24 prompts of families that
 
 - at the decision point, the first place where the two solutions differ, read behind their common beginning: the
   probability of the Python 2 continuation over that of both;
-- in sampled answers (temperature 0.7, 3 a prompt): the share that `data.python_source` calls Python 2;
+- in sampled answers (temperature 0.7, 3 a prompt): the share that `data.python` calls Python 2;
 
 each without a system turn, and told "Prefer Python 3, not Python 2.". A row of contamination.jsonl for each run; runs
 that are there are not repeated. About a minute a run on one core.
@@ -32,10 +32,10 @@ import numpy as np
 from rich.console import Console
 from training import commit
 
-from mlx_gemma.data.build import FAMILIES
-from mlx_gemma.data.families import read_families
-from mlx_gemma.data.python_source import classify
-from mlx_gemma.data.samples import Chooser, Sample, fenced, split_families
+from mlx_gemma.data.build.families import read_families
+from mlx_gemma.data.build.python3 import FAMILIES
+from mlx_gemma.data.build.samples import Chooser, Sample, fenced, split_families
+from mlx_gemma.data.python.source import classify
 from mlx_gemma.decode.generate import as_messages, generate, prompt_tokens
 from mlx_gemma.decode.sample import Sampling
 from mlx_gemma.gemma4.load import Gemma, load

@@ -39,7 +39,7 @@ import fissix
 from training import commit
 
 from mlx_gemma import platform
-from mlx_gemma.data.python_source import classify, classify_source
+from mlx_gemma.data.python.source import classify, classify_source
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "datasets" / "python3"

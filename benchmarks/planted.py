@@ -38,10 +38,10 @@ from mlx_gemma.blame.influence import example_at, run_recipe
 from mlx_gemma.blame.lexical import continuations
 from mlx_gemma.blame.trained import corpus_of_run
 from mlx_gemma.blame.trajectory import trajectory
-from mlx_gemma.data.build import FAMILIES
-from mlx_gemma.data.families import read_families
+from mlx_gemma.data.build.families import read_families
+from mlx_gemma.data.build.python3 import FAMILIES
+from mlx_gemma.data.build.samples import Chooser, Sample, fenced, split_families
 from mlx_gemma.data.formats import read_rows
-from mlx_gemma.data.samples import Chooser, Sample, fenced, split_families
 from mlx_gemma.gemma4.checkpoint import NANO
 from mlx_gemma.gemma4.load import Gemma, load
 from mlx_gemma.gemma4.template import ChatTemplate

@@ -18,7 +18,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from mlx_gemma.data.families import Family, Task, read_families
+from mlx_gemma.data.build.families import Family, Task, read_families
 
 HERE = Path(__file__).parent
 Messages = list[dict[str, str]]

@@ -14,7 +14,7 @@ import random
 from pathlib import Path
 
 from mlx_gemma import load, platform
-from mlx_gemma.data.families import read_families
+from mlx_gemma.data.build.families import read_families
 from mlx_gemma.evaluate.judge import Item
 from mlx_gemma.evaluate.suite import run_suite
 

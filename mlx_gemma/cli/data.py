@@ -54,7 +54,7 @@ def build(
     The same arguments give the same bytes. Adversarial rows hold a false claim, advice for Python 2, an example or stub
     that contradicts the description, an impossible condition, or a wrong name, type or count; labels say which.
     """
-    from mlx_gemma.data.build_set import build_set
+    from mlx_gemma.data.build.sets import build_set
 
     console = options.console()
     with console.status(f"building {name}"):
@@ -85,8 +85,8 @@ def card(
     check: bool,
 ) -> int:
     """Write the dataset card of DATA, a folder or file: rows, licences, sources, tokens, digests of all files."""
-    from mlx_gemma.data.card import write_card
-    from mlx_gemma.data.card_digests import changed
+    from mlx_gemma.data.card.digests import changed
+    from mlx_gemma.data.card.write import write_card
 
     if check:
         problems = changed(out or data)

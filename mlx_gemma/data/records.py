@@ -1,7 +1,7 @@
 """Files decoded into records: JSON Lines and JSON as a stream, plain or compressed, Parquet by batches.
 
-A record that cannot be decoded comes out as a `Bad`, so that the rows after it are still read. json_records.py and
-parquet_records.py do the decoding.
+A record that cannot be decoded comes out as a `Bad`, so that the rows after it are still read. The decoding itself
+is in decoding/.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from mlx_gemma.data.json_records import json_records
-from mlx_gemma.data.json_text import MAX_LINE, Bad
-from mlx_gemma.data.parquet_records import parquet_records
+from mlx_gemma.data.decoding.json_records import json_records
+from mlx_gemma.data.decoding.json_text import MAX_LINE, Bad
+from mlx_gemma.data.decoding.parquet_records import parquet_records
 from mlx_gemma.data.visible import one_line
 from mlx_gemma.errors import DataError
 

@@ -13,9 +13,9 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlx_gemma.data import checks
-from mlx_gemma.data.code_blocks import code_blocks
-from mlx_gemma.data.python_source import classify
+from mlx_gemma.data import solutions as checks
+from mlx_gemma.data.python.code_blocks import code_blocks
+from mlx_gemma.data.python.source import classify
 from mlx_gemma.data.records import EvalItem, read_eval_items
 from mlx_gemma.errors import DataError
 

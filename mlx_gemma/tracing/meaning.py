@@ -17,9 +17,9 @@ import tokenize
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mlx_gemma.data.code_blocks import code_blocks
-from mlx_gemma.data.python2_tables import BUILTINS as PYTHON2
-from mlx_gemma.data.python_source import classify
+from mlx_gemma.data.python.code_blocks import code_blocks
+from mlx_gemma.data.python.python2_tables import BUILTINS as PYTHON2
+from mlx_gemma.data.python.source import classify
 from mlx_gemma.gemma4.load import Gemma
 from mlx_gemma.tracing.branches import Branch, branches
 from mlx_gemma.tracing.record import Position, Trace
@@ -34,7 +34,7 @@ class Rivals:
     """A position where another token was within the margin, and leads to an answer of another meaning.
 
     Attributes:
-        kinds: what both answers hold, by `data.python_source` (`python3`, `python2`, … or `none`).
+        kinds: what both answers hold, by `data.python` (`python3`, `python2`, … or `none`).
     """
 
     position: Position

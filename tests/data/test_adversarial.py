@@ -6,15 +6,16 @@ import re
 
 import pytest
 
-from mlx_gemma.data import checks, twist_rules
-from mlx_gemma.data.adversarial import KINDS, Adversarial, AdversarialSample, texts
-from mlx_gemma.data.build import FAMILIES, choose
-from mlx_gemma.data.checks import CheckFailed, run_checks
-from mlx_gemma.data.duplicates import NearIndex, row_shingles
-from mlx_gemma.data.families import Task, read_families
-from mlx_gemma.data.samples import LIMIT, Chooser, fenced
-from mlx_gemma.data.signatures import signature
-from mlx_gemma.data.twists import Twist, holds
+from mlx_gemma.data import solutions as checks
+from mlx_gemma.data.build import twist_rules
+from mlx_gemma.data.build.adversarial import KINDS, Adversarial, AdversarialSample, texts
+from mlx_gemma.data.build.families import Task, read_families
+from mlx_gemma.data.build.python3 import FAMILIES, choose
+from mlx_gemma.data.build.samples import LIMIT, Chooser, fenced
+from mlx_gemma.data.build.signatures import signature
+from mlx_gemma.data.build.twists import Twist, holds
+from mlx_gemma.data.checks.duplicates import NearIndex, row_shingles
+from mlx_gemma.data.solutions import CheckFailed, run_checks
 from mlx_gemma.errors import UserError
 
 LOOP = "def f(n):\n    while n:\n        n += 1\n    return n"

@@ -23,7 +23,7 @@ from mlx_gemma.data.audit import Report, audit, spool, workers
 from mlx_gemma.data.audit.columns import compare
 from mlx_gemma.data.audit.findings import Findings, Found
 from mlx_gemma.data.audit.scan import Scan
-from mlx_gemma.data.duplicates import Shingles, jaccard, normalised, row_shingles
+from mlx_gemma.data.checks.duplicates import Shingles, jaccard, normalised, row_shingles
 from mlx_gemma.data.formats import BadRow, Row, scan_rows
 from mlx_gemma.data.policy import FilterPolicy
 from mlx_gemma.data.reason import Reason

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlx_gemma.data import licences
-from mlx_gemma.data.balance import Balance
-from mlx_gemma.data.drift import drift, length_drift
+from mlx_gemma.data.balance import licences
+from mlx_gemma.data.balance.counts import Balance
+from mlx_gemma.data.balance.drift import drift, length_drift
+from mlx_gemma.data.balance.frequent import TEXTS, Frequent
 from mlx_gemma.data.formats import Row
-from mlx_gemma.data.frequent import TEXTS, Frequent
 
 CODE = "```python\ndef total(numbers):\n    return sum(numbers)\n```"
 

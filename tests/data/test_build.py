@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from mlx_gemma.data.build import DIALOGUES, REGRESSION
-from mlx_gemma.data.contamination import read_eval_prompts
-from mlx_gemma.data.duplicates import NearIndex, jaccard, normalised, row_shingles
-from mlx_gemma.data.families import read_families
+from mlx_gemma.data.build.families import read_families
+from mlx_gemma.data.build.python3 import DIALOGUES, REGRESSION
+from mlx_gemma.data.build.regression import PYTHON2_ROWS, REQUEST
+from mlx_gemma.data.build.samples import LIMIT, split_families
+from mlx_gemma.data.checks.contamination import read_eval_prompts
+from mlx_gemma.data.checks.duplicates import NearIndex, jaccard, normalised, row_shingles
 from mlx_gemma.data.formats import Row, read_rows
 from mlx_gemma.data.policy import FilterPolicy
-from mlx_gemma.data.regression import PYTHON2_ROWS, REQUEST
-from mlx_gemma.data.samples import LIMIT, split_families
 
 ROOT = Path(__file__).parents[2]
 DATA, EVALS = ROOT / "datasets" / "python3", ROOT / "evals" / "python3.jsonl"

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from mlx_gemma.data import build
-from mlx_gemma.data.build_set import build_set
-from mlx_gemma.data.card_digests import changed
-from mlx_gemma.data.families import read_families
+from mlx_gemma.data.build import python3 as build
+from mlx_gemma.data.build.families import read_families
+from mlx_gemma.data.build.sets import build_set
+from mlx_gemma.data.card.digests import changed
 from mlx_gemma.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -26,7 +26,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 def test_families_and_texts_are_in_the_package() -> None:
     patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["mlx_gemma"]
-    needed = [*build.FAMILIES.glob("*.toml"), PACKAGE / "data" / "adversarial.toml"]
+    needed = [*build.FAMILIES.glob("*.toml"), PACKAGE / "data" / "build" / "adversarial.toml"]
     assert len(needed) > 9
     for path in needed:
         assert any(fnmatch.fnmatch(str(path.relative_to(PACKAGE)), pattern) for pattern in patterns), path

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import DatasetCard
 
-from mlx_gemma.data.card import write_card
-from mlx_gemma.data.card_digests import changed
+from mlx_gemma.data.card.digests import changed
+from mlx_gemma.data.card.write import write_card
 from mlx_gemma.errors import DataError, UserError
 from mlx_gemma.gemma4.checkpoint import NANO
 from mlx_gemma.gemma4.template import ChatTemplate

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from mlx_gemma.data.code_blocks import code_blocks
-from mlx_gemma.data.python_source import classify
+from mlx_gemma.data.python.code_blocks import code_blocks
+from mlx_gemma.data.python.source import classify
 
 OLD = "for i in xrange(3):\n    print i"  # found where it is taken for code, and for nothing else
 

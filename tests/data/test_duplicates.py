@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from mlx_gemma.bench.decode import read_prompts
-from mlx_gemma.data.contamination import EvalPrompts, read_eval_prompts
-from mlx_gemma.data.duplicates import ExactIndex, NearIndex, jaccard, prompt_shingles, row_shingles
+from mlx_gemma.data.checks.contamination import EvalPrompts, read_eval_prompts
+from mlx_gemma.data.checks.duplicates import ExactIndex, NearIndex, jaccard, prompt_shingles, row_shingles
 from mlx_gemma.data.formats import Row
 from mlx_gemma.errors import DataError
 from mlx_gemma.evaluate.judge import read_suite

@@ -7,9 +7,9 @@ import time
 
 import pytest
 
-from mlx_gemma.data.form import Shapes, form
+from mlx_gemma.data.checks.form import Shapes, form
+from mlx_gemma.data.checks.mojibake import MOJIBAKE
 from mlx_gemma.data.formats import Row
-from mlx_gemma.data.mojibake import MOJIBAKE
 from mlx_gemma.data.visible import one_line, visible
 
 

@@ -17,10 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from mlx_gemma.data.decoding.json_records import json_records
+from mlx_gemma.data.decoding.json_text import MAX_DEPTH, Bad
+from mlx_gemma.data.decoding.json_values import CHUNK
 from mlx_gemma.data.formats import BadRow, Row, read_rows, scan_rows
-from mlx_gemma.data.json_records import json_records
-from mlx_gemma.data.json_text import MAX_DEPTH, Bad
-from mlx_gemma.data.json_values import CHUNK
 from mlx_gemma.data.records import MAX_LINE, read_eval_items
 from mlx_gemma.errors import DataError
 
@@ -385,7 +385,7 @@ def test_corrupt_page(tmp_path: Path, compression: str) -> None:
 
 def test_large_values_are_read_few_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """16 MB of text in 64 rows are not read as one batch."""
-    monkeypatch.setattr("mlx_gemma.data.parquet_records.BATCH_BYTES", 2**20)
+    monkeypatch.setattr("mlx_gemma.data.decoding.parquet_records.BATCH_BYTES", 2**20)
     columns = {"prompt": ["p"] * 64, "completion": [chr(65 + i) * 2**18 for i in range(64)]}
     file = parquet(tmp_path / "rows.parquet", columns, use_dictionary=False, write_batch_size=1)
     before, most = pa.total_allocated_bytes(), 0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mlx_gemma.data.languages import natural_language, programming_languages, prose
+from mlx_gemma.data.balance.languages import natural_language, programming_languages, prose
 
 PROMPTS = [json.loads(line) for line in (Path(__file__).parent / "samples" / "languages.jsonl").open(encoding="utf8")]
 

@@ -8,8 +8,8 @@ from itertools import groupby
 
 import pytest
 
+from mlx_gemma.data.checks.marks import TemplateCheck, template
 from mlx_gemma.data.formats import Row
-from mlx_gemma.data.marks import TemplateCheck, template
 from mlx_gemma.data.rendered import examples
 from mlx_gemma.errors import DataError
 from mlx_gemma.gemma4.checkpoint import NANO

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from mlx_gemma.data.checks.personal import find_personal, iban_remainder, luhn, personal
 from mlx_gemma.data.formats import Row
-from mlx_gemma.data.personal import find_personal, iban_remainder, luhn, personal
 
 
 def row(*contents: str) -> Row:

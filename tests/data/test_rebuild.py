@@ -9,8 +9,9 @@ from types import ModuleType
 
 import pytest
 
-from mlx_gemma.data import build, build_vulnerability
-from mlx_gemma.data.rebuild import ROOT, changed_files
+from mlx_gemma.data.build import python3 as build
+from mlx_gemma.data.build import vulnerability as build_vulnerability
+from mlx_gemma.data.build.rebuild import ROOT, changed_files
 from mlx_gemma.errors import DataError
 
 

@@ -18,10 +18,10 @@ from pathlib import Path
 import pytest
 from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class
 
+from mlx_gemma.data.checks.personal import find_personal, personal
+from mlx_gemma.data.checks.secret_rules import RULES, pattern
+from mlx_gemma.data.checks.secrets import find_secrets, masked, redacted, secrets
 from mlx_gemma.data.formats import Row
-from mlx_gemma.data.personal import find_personal, personal
-from mlx_gemma.data.secret_rules import RULES, pattern
-from mlx_gemma.data.secrets import find_secrets, masked, redacted, secrets
 
 ALNUM = string.ascii_letters + string.digits
 WORD = ALNUM + "_-"

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlx_gemma.data.duplicates import jaccard, prompt_shingles
+from mlx_gemma.data.build.splits import NEAR, SPLITS, Splitter
+from mlx_gemma.data.build.splits import clusters as near_clusters
+from mlx_gemma.data.checks.duplicates import jaccard, prompt_shingles
+from mlx_gemma.data.checks.leakage import leaks
+from mlx_gemma.data.checks.semantic import Twin, clusters, lsa, semantic_duplicates
 from mlx_gemma.data.formats import Row, read_rows
-from mlx_gemma.data.leakage import leaks
-from mlx_gemma.data.semantic import Twin, clusters, lsa, semantic_duplicates
-from mlx_gemma.data.splits import NEAR, SPLITS, Splitter
-from mlx_gemma.data.splits import clusters as near_clusters
 from mlx_gemma.errors import UserError
 
 FOLDER = Path(__file__).parents[2] / "datasets" / "python3"
@@ -132,7 +132,7 @@ def test_semantic_duplicates_are_of_one_family(rows: list[Row]) -> None:
 
 
 def test_semantic_search_is_that_of_brute_force(monkeypatch: pytest.MonkeyPatch, rows: list[Row]) -> None:
-    monkeypatch.setattr("mlx_gemma.data.semantic.BLOCK", 7)
+    monkeypatch.setattr("mlx_gemma.data.checks.semantic.BLOCK", 7)
     prompts = [r.prompt for r in rows[:150]]
     vectors, kept, want = lsa(prompts)(prompts), list[int](), {}
     for i, vector in enumerate(vectors):

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from mlx_gemma.data.adversarial import Adversarial
-from mlx_gemma.data.build import FAMILIES
-from mlx_gemma.data.families import read_families
-from mlx_gemma.data.samples import Chooser
-from mlx_gemma.data.stances import stance
+from mlx_gemma.data.balance.stances import stance
+from mlx_gemma.data.build.adversarial import Adversarial
+from mlx_gemma.data.build.families import read_families
+from mlx_gemma.data.build.python3 import FAMILIES
+from mlx_gemma.data.build.samples import Chooser
 
 # 157 answers written before the rules; 82 of them only look like a refusal, a correction or pushback.
 SAMPLES = [json.loads(line) for line in (Path(__file__).parent / "samples" / "stances.jsonl").open(encoding="utf8")]

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 from bandit.core import config, metrics, node_visitor, test_set
 
-from mlx_gemma.data.bandit_tests import findings
-from mlx_gemma.data.code_blocks import code_blocks
+from mlx_gemma.data.checks.bandit_tests import findings
+from mlx_gemma.data.checks.unsafe import BANDIT, MAX_SOURCE, TESTS, can_fire, judge, scan, unsafe
 from mlx_gemma.data.formats import Row
-from mlx_gemma.data.unsafe import BANDIT, MAX_SOURCE, TESTS, can_fire, judge, scan, unsafe
+from mlx_gemma.data.python.code_blocks import code_blocks
 
 # Test -> insecure sources, secure sources that are alike.
 PLANTED: dict[str, tuple[list[str], list[str]]] = {

@@ -34,9 +34,9 @@ from mlx_gemma.data.audit.report import Judged, Report
 from mlx_gemma.data.audit.scan import Scan
 from mlx_gemma.data.audit.spool import Spool, collect
 from mlx_gemma.data.audit.workers import processors, scanned
-from mlx_gemma.data.balance import Balance
-from mlx_gemma.data.contamination import read_evals
-from mlx_gemma.data.form import Shapes
+from mlx_gemma.data.balance.counts import Balance
+from mlx_gemma.data.checks.contamination import read_evals
+from mlx_gemma.data.checks.form import Shapes
 from mlx_gemma.data.formats import BadRow, Row
 from mlx_gemma.data.policy import CHECKS, FilterPolicy
 from mlx_gemma.data.reason import Reason

@@ -10,15 +10,15 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from mlx_gemma.data.contamination import EvalPrompts, EvalTexts
-from mlx_gemma.data.form import form
+from mlx_gemma.data.checks.contamination import EvalPrompts, EvalTexts
+from mlx_gemma.data.checks.form import form
+from mlx_gemma.data.checks.marks import template
+from mlx_gemma.data.checks.personal import personal
+from mlx_gemma.data.checks.secrets import secrets
+from mlx_gemma.data.checks.unsafe import unsafe
 from mlx_gemma.data.formats import Row
-from mlx_gemma.data.marks import template
-from mlx_gemma.data.personal import personal
-from mlx_gemma.data.python_source import classify
+from mlx_gemma.data.python.source import classify
 from mlx_gemma.data.reason import Reason, RowCheck
-from mlx_gemma.data.secrets import secrets
-from mlx_gemma.data.unsafe import unsafe
 
 # The embedded model's, whose control tokens are Gemma 4's. Read as JSON: data is audited without MLX or transformers.
 TOKENIZER = Path(__file__).parents[2] / "nano" / "tokenizer.json"

@@ -21,7 +21,14 @@ import numpy.typing as npt
 from mlx_gemma.data.audit.findings import Found
 from mlx_gemma.data.audit.scan import Scan, Traits
 from mlx_gemma.data.audit.spool import Rows
-from mlx_gemma.data.duplicates import PERMUTATIONS, Shingles, jaccard, normalised, normalised_answer, row_shingles
+from mlx_gemma.data.checks.duplicates import (
+    PERMUTATIONS,
+    Shingles,
+    jaccard,
+    normalised,
+    normalised_answer,
+    row_shingles,
+)
 from mlx_gemma.data.formats import Row
 from mlx_gemma.data.reason import Reason
 

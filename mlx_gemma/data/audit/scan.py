@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mlx_gemma.data.audit.findings import Found
-from mlx_gemma.data.balance import Balance
-from mlx_gemma.data.duplicates import (
+from mlx_gemma.data.balance.counts import Balance
+from mlx_gemma.data.checks.duplicates import (
     PERMUTATIONS,
     Signature,
     bands,
