@@ -41,25 +41,33 @@ def data(ladder: Ladder, asked: Question, rows: int) -> list[Any]:
     for one in (asked.token, asked.rival):
         out.append(sentence(ladder, one.token, one.probability))
         hits = ladder.rows(one.token, limit=min(3, rows))
-        out += [f"    {hit.where}, {hit.places} places, {hit.shared} tokens of context shared" for hit in hits]
+        for hit in hits:
+            places = f"{hit.places} place{'s' if hit.places > 1 else ''}"
+            out.append(f"    {hit.where}, {places}, {hit.shared} tokens of context shared")
     return out
 
 
 def causes(found: Influence, corpus: Corpus, template: ChatTemplate, rows: int) -> list[Any]:
     """The rows that raised the token against its rival, and those that lowered it, each where it did so most."""
+    shown = [*found.rows[:rows], None, *found.rows[max(rows, len(found.rows) - rows) :]]
+    folders = {b.where.rpartition("/")[0] for b in shown if b is not None}
+    folder = folders.pop() if len(folders) == 1 else ""
     table = plain_table("nats", "row", "where in it")
-    for b in found.rows[:rows]:
-        table.add_row(f"{b.score:+.4f}", b.where, _place(b, corpus, template))
-    table.add_row("…", "", "")
-    for b in found.rows[max(rows, len(found.rows) - rows) :]:
-        table.add_row(f"{b.score:+.4f}", b.where, _place(b, corpus, template))
+    for b in shown:
+        if b is None:
+            table.add_row("…", "", "")
+        else:
+            table.add_row(f"{b.score:+.4f}", b.where.removeprefix(f"{folder}/"), _place(b, corpus, template))
     text = (
         "ranked by nats over the square root of the row's gradient, lest rows that move everything stand first; "
         "to first order: all rows together overshoot what training changed"
     )
     if not found.preconditioned:
         text += "; this optimiser's scaling of the gradients is not in them"
-    return [Text("\nwhat caused it, in nats for the token against its rival", style="bold"), table, text]
+    head = "\nwhat caused it, in nats for the token against its rival"
+    if folder:
+        head += f"; rows of {folder}/"
+    return [Text(head, style="bold"), table, text]
 
 
 def _place(blamed: Blamed, corpus: Corpus, template: ChatTemplate) -> Text:
