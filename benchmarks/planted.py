@@ -10,8 +10,8 @@ nano is trained on them for one epoch. Then four requests are asked that are in 
 the wrong token against the right one. Precision at 50: the share of planted rows among the first 50.
 
 Methods: lexical, the rows that `trace blame` lists under "what the data says"; TracIn (arXiv 2002.08484) and ours, with
-AdamW's scaling in it, summed over snapshots: by score, by relative influence (arXiv 2003.11630), by culpability, which
-is the geometric mean of the two. `trace blame` takes the last.
+AdamW's scaling in it: by score, over all snapshots; by the last one's alone; by this one's relative influence (arXiv
+2003.11630); by culpability, the geometric mean of the last two, which `trace blame` takes.
 """
 
 from __future__ import annotations
@@ -183,26 +183,30 @@ def measure(plant: Plant, seed: int, folder: Path) -> dict[str, Any]:
         np.savez(cache, **_scores(gemma, run, examples, asked))
     found = np.load(cache)
     for method in ("TracIn", "ours"):
-        scores, lengths = found[method], found[f"{method} lengths"][:, None]
-        for name, power in (("score", 0.0), ("relative", 1.0), ("culpability", 0.5)):
-            first = np.argsort(-scores / lengths**power, axis=0, kind="stable")[:PLANTED]
+        last, lengths = found[f"{method} last"], found[f"{method} lengths"][:, None]
+        ways = {"all": found[method], "last": last, "relative": last / lengths, "culpability": last / np.sqrt(lengths)}
+        for name, scores in ways.items():
+            first = np.argsort(-scores, axis=0, kind="stable")[:PLANTED]
             out[f"{method}, {name}"] = planted[first].mean(axis=0).round(2).tolist()
     return {"values": values, "snapshots": steps_of(run), "precision": out}
 
 
 def _scores(gemma: Gemma, run: Path, examples: list[Any], asked: list[dict[str, Any]]) -> dict[str, np.ndarray]:
-    """Scores [rows, requests] and lengths of the rows' gradients at the last snapshot [rows], of both methods."""
+    """Of both methods: scores [rows, requests], the last snapshot's part, and lengths of the gradients there [rows]."""
     targets = sum(e.targets for e in examples)
-    found = {name: np.zeros((len(examples), len(asked))) for name in ("TracIn", "ours")}
-    found |= {f"{name} lengths": np.zeros(len(examples)) for name in ("TracIn", "ours")}
+    names = [f"{method}{what}" for method in ("TracIn", "ours") for what in ("", " last")]
+    found = {name: np.zeros((len(examples), len(asked))) for name in names}
+    found |= {f"{method} lengths": np.zeros(len(examples)) for method in ("TracIn", "ours")}
     for point in trajectory(run, run_recipe(run), targets):
         plain = np.stack([flat(decision_gradient(gemma, point.parameters, *pair(d))[1]) for d in asked], axis=1)
         scaling = flat(point.preconditioner)
         for rows, gradients in row_gradients(gemma, point.parameters, examples):
-            found["TracIn"][rows] -= point.weight * (gradients @ plain)
-            found["ours"][rows] -= point.weight * (gradients @ (plain * scaling[:, None]))
+            found["TracIn last"][rows] = -point.weight * (gradients @ plain)
+            found["ours last"][rows] = -point.weight * (gradients @ (plain * scaling[:, None]))
             found["TracIn lengths"][rows] = np.sqrt((gradients**2).sum(axis=1))
             found["ours lengths"][rows] = np.sqrt((gradients**2) @ scaling)
+        for method in ("TracIn", "ours"):
+            found[method] += found[f"{method} last"]
         print("snapshot", point.step, flush=True)
     return found
 

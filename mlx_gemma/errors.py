@@ -7,6 +7,18 @@ command line prints it as one line and exits with status 2. Anything else is a d
 from __future__ import annotations
 
 from pathlib import Path
+from unicodedata import category
+
+HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # controls, formats, surrogates, separators of lines and paragraphs
+
+
+def visible_line(text: str) -> str:
+    """Text as one line in which nothing acts on a terminal: escapes, and what cannot be seen, as `\\x1b`, `\\u202e`.
+
+    White space is one blank. (data/visible.py keeps line ends, for whole texts.)
+    """
+    line = " ".join(text.split())
+    return "".join(c.encode("unicode_escape").decode() if category(c) in HIDDEN else c for c in line)
 
 
 class UserError(Exception):
@@ -25,7 +37,7 @@ class UserError(Exception):
     def __str__(self) -> str:
         head = f"{self.where}: {self.what}" if self.where is not None else self.what
         line = f"{head}; {self.fix}" if self.fix else head
-        return " ".join(line.split())
+        return visible_line(line)
 
 
 class Interrupted(UserError):

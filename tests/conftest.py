@@ -1,4 +1,4 @@
-"""What every test gets: small random Gemma 4 checkpoints, and no way out of its temporary folder."""
+"""What every test gets: small random Gemma 4 checkpoints, a browser, and no way out of its temporary folder."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from mlx_gemma import platform
 platform.load_blas()  # before any test module imports mlx; without it the tests would compute with the reference BLAS
 
 import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from screenshots import browser, executable
 from tiny_gemma4 import make_checkpoint
 
 from mlx_gemma.gemma4.checkpoint import NANO
@@ -64,3 +66,39 @@ def writable(models: Any, tmp_path: Path) -> Any:
         return Path(shutil.copytree(models(name), tmp_path / f"copy-of-{name}"))
 
     return copy
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """An installed Chromium or Chrome; without one, or without playwright, the test is skipped."""
+    pytest.importorskip("playwright", reason="playwright is not installed")
+    if executable() is None:
+        pytest.skip("no Chromium or Chrome is installed")
+    with browser() as opened:
+        yield opened
+
+
+@pytest.fixture
+def show(chromium: Any, tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """Opens a document from a file, offline; at the end, no error, no dialog and no request but that file was seen."""
+    contexts, wrong, asked, expected = [], [], [], []
+
+    def open_(document: str, **options: Any) -> Any:
+        context = chromium.new_context(offline=True, **options)
+        contexts.append(context)
+        view = context.new_page()
+        view.on("console", lambda m: wrong.append(m.text) if m.type in ("error", "warning") else None)
+        view.on("pageerror", lambda e: wrong.append(str(e)))
+        view.on("dialog", lambda d: (wrong.append(f"dialog {d.message}"), d.dismiss()))
+        context.on("request", lambda r: asked.append(r.url))
+        file = tmp_path / f"page-{len(contexts)}.html"
+        file.write_text(document, encoding="utf8")
+        expected.append(file.as_uri())
+        view.goto(file.as_uri())
+        return view
+
+    yield open_
+    assert wrong == []
+    assert asked == expected
+    for context in contexts:
+        context.close()

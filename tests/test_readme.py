@@ -8,12 +8,14 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import click
 import pytest
 
 from mlx_gemma.cli import COMMANDS, cli, main
+from mlx_gemma.cli.trace import BELOW
 from mlx_gemma.recipe import known_keys, read_recipe
 
 ROOT = Path(__file__).parents[1]
@@ -37,9 +39,21 @@ def help_page() -> str:
         for name in COMMANDS:
             command = cli.get_command(context, name)
             assert command is not None
-            with click.Context(command, info_name=name, parent=context, terminal_width=100) as inner:
-                parts.append(f"## mlx-gemma {name}\n\n```text\n{command.get_help(inner)}\n```\n")
+            parts += help_texts(command, name, context)
+            if name == "trace":  # no group: MODEL may stand where a command's name may
+                for below in BELOW:
+                    parts += help_texts(
+                        import_module(f"mlx_gemma.cli.trace_{below}").command, f"trace {below}", context
+                    )
     return "\n".join(parts)
+
+
+def help_texts(command: click.Command, name: str, parent: click.Context) -> list[str]:
+    """The help of a command, and of those below it."""
+    with click.Context(command, info_name=name, parent=parent, terminal_width=100) as context:
+        parts = [f"## {context.command_path}\n\n```text\n{command.get_help(context)}\n```\n"]
+        below = getattr(command, "commands", {})
+        return parts + [text for sub in below for text in help_texts(below[sub], sub, context)]
 
 
 def recipe_page() -> str:

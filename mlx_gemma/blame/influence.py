@@ -10,7 +10,7 @@ followed: that a row also changes AdamW's second moments, and the gradients of t
 
 Scores alone favour rows with large gradients, which move everything, f too; scores over the gradient's length, which is
 relative influence (arXiv 2003.11630), favour rows that hardly move anything. Each finds planted rows where the other
-does not, and their geometric mean finds both (benchmarks/planted.py): rows are ranked by it.
+does not, and their geometric mean, at the last snapshot, finds both (benchmarks/planted.py): rows are ranked by it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from mlx_gemma.blame.corpus import Corpus
 from mlx_gemma.blame.derivatives import continuation, decision_gradient, row_norms, set_parameters, token_derivatives
 from mlx_gemma.blame.index import LEARNED, NO_TOKEN
 from mlx_gemma.blame.trained import corpus_of_run
-from mlx_gemma.blame.trajectory import trajectory
+from mlx_gemma.blame.trajectory import Point, trajectory
 from mlx_gemma.errors import UserError
 from mlx_gemma.gemma4 import lora
 from mlx_gemma.gemma4.load import Gemma
@@ -34,7 +34,7 @@ from mlx_gemma.gemma4.template import Example
 from mlx_gemma.recipe import Recipe, read_recipe
 from mlx_gemma.training.snapshots import ADAM
 
-CANDIDATES = 500  # rows of either sign with the largest scores: those whose gradient's length is taken
+CANDIDATES = 500  # rows of either sign that move f most at the last snapshot: those whose gradient's length is taken
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ class Blamed:
         row: among the rows as they were trained, from 0.
         where: its place in the data, `file:line`.
         score: by how many nats the run's passes over it raised f, to first order: its targets' shares summed.
-        culpability: what rows are ranked by: the score over the square root of the length of the row's own gradient, in
-            the optimiser's metric, at the last snapshot; 0 of rows outside the `CANDIDATES`.
+        culpability: what rows are ranked by: the last snapshot's part of the score, over the square root of the row's
+            own gradient's length there, in the optimiser's metric; 0 of rows outside the `CANDIDATES`.
         token: which of its tokens, as they were trained, has the largest share on the score's side.
     """
 
@@ -105,7 +105,7 @@ def influence(
     chosen = list(range(len(corpus)) if rows is None else rows)
     examples = [example_at(corpus, r) for r in chosen]
     targets = int(np.count_nonzero(corpus.tokens >= LEARNED))
-    shares = np.zeros(sum(e.targets for e in examples))
+    shares = last = np.zeros(sum(e.targets for e in examples))
     own = lora.adapter_parameters(gemma.model)
     try:
         for point in trajectory(folder, recipe, targets):
@@ -114,23 +114,27 @@ def influence(
                 raise UserError("the model has another adapter than this run's snapshots", where=folder, fix=fix)
             _, gradient = decision_gradient(gemma, point.parameters, first, second)
             direction = {k: point.preconditioner[k] * g for k, g in gradient.items()}
-            shares -= point.weight * token_derivatives(gemma, point.parameters, direction, examples)
-        parts = np.split(shares, np.cumsum([e.targets for e in examples])[:-1])
-        scores = np.array([part.sum() for part in parts])
-        culpability = np.zeros(len(chosen))
-        order = np.argsort(-scores, kind="stable").tolist()
-        some = sorted({*order[:CANDIDATES], *order[-CANDIDATES:]})
-        lengths = row_norms(gemma, point.parameters, point.preconditioner, [examples[i] for i in some])
-        culpability[some] = np.divide(scores[some], np.sqrt(lengths), out=np.zeros(len(some)), where=lengths > 0)
+            last = -point.weight * token_derivatives(gemma, point.parameters, direction, examples)
+            shares = shares + last
+        ends = np.cumsum([e.targets for e in examples])[:-1]
+        culpability = _culpability(gemma, point, np.array([part.sum() for part in np.split(last, ends)]), examples)
     finally:
         set_parameters(gemma.model, own)
     value, _ = decision_gradient(gemma, own, first, second)
-    blamed = [
-        Blamed(row, corpus.where(row), float(scores[i]), float(culpability[i]), _strongest(parts[i], examples[i]))
-        for i, row in enumerate(chosen)
-    ]
+    blamed = []
+    for row, example, part, much in zip(chosen, examples, np.split(shares, ends), culpability, strict=True):
+        blamed.append(Blamed(row, corpus.where(row), float(part.sum()), float(much), _strongest(part, example)))
     blamed.sort(key=lambda b: (-b.culpability, -b.score, b.row))
-    return Influence(blamed, float(scores.sum()), value, recipe.train.optimizer in ADAM)
+    return Influence(blamed, float(shares.sum()), value, recipe.train.optimizer in ADAM)
+
+
+def _culpability(gemma: Gemma, point: Point, scores: np.ndarray, examples: Sequence[Example]) -> np.ndarray:
+    """[rows], from the rows' scores at this point; 0 but for the candidates."""
+    order, out = np.argsort(-scores, kind="stable").tolist(), np.zeros(len(scores))
+    some = sorted({*order[:CANDIDATES], *order[-CANDIDATES:]})
+    lengths = row_norms(gemma, point.parameters, point.preconditioner, [examples[i] for i in some])
+    out[some] = np.divide(scores[some], np.sqrt(lengths), out=np.zeros(len(some)), where=lengths > 0)
+    return out
 
 
 def example_at(corpus: Corpus, row: int) -> Example:

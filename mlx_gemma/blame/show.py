@@ -59,8 +59,8 @@ def causes(found: Influence, corpus: Corpus, template: ChatTemplate, rows: int) 
         else:
             table.add_row(f"{b.score:+.4f}", b.where.removeprefix(f"{folder}/"), _place(b, corpus, template))
     text = (
-        "ranked by nats over the square root of the row's gradient, lest rows that move everything stand first; "
-        "to first order: all rows together overshoot what training changed"
+        "ranked by the last snapshot's part over the square root of the row's gradient, lest rows that move everything "
+        "stand first; to first order: all rows together overshoot what training changed"
     )
     if not found.preconditioned:
         text += "; this optimiser's scaling of the gradients is not in them"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mlx_gemma.cli import options
+from mlx_gemma.errors import visible_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -38,7 +39,16 @@ SELDOM = 30  # seconds between two lines about the progress, where there is no t
     "--write", "clean", type=click.Path(path_type=Path), metavar="CLEAN", help="Write the kept rows to this file."
 )
 @click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="FOLDER",
+    help="Write audit.json and audit.html to this folder: --json and --html in one.",
+)
+@click.option(
     "--json", "report_file", type=options.OutputFile(), metavar="FILE", help="Write everything that was found."
+)
+@click.option(
+    "--html", type=options.OutputFile(), help="Write a page to look at: counts, plots, and rows with what was found."
 )
 @click.option(
     "--workers",
@@ -52,43 +62,66 @@ def command(
     recipe: Path | None,
     against: tuple[Path, ...],
     clean: Path | None,
+    out: Path | None,
     report_file: Path | None,
+    html: Path | None,
     workers: int | None,
     fresh: bool,
 ) -> int:
     """Tell what is in DATA: a JSONL or Parquet file, a folder, or hf://owner/name.
 
-    With --write, the kept rows go to CLEAN, and each rejected row with its reasons to a file beside it. The exit status
-    is 1 where the recipe's filter.limits are broken.
+    Validation and test beside the train rows of a folder, or the recipe's own, are compared with these. With --write,
+    the kept rows go to CLEAN, and each rejected row with its reasons to a file beside it. The exit status is 1 where
+    the recipe's filter.limits are broken.
 
     \b
     mlx-gemma audit datasets/python3/raw.jsonl --against evals/python3.jsonl --write clean.jsonl
     mlx-gemma audit --recipe recipes/nano.yaml
     """
     from mlx_gemma.data.audit.cache import audit_files
+    from mlx_gemma.data.audit.held_out import named, splits_beside
     from mlx_gemma.data.audit.rendering import Rendering
     from mlx_gemma.data.policy import FilterPolicy
     from mlx_gemma.recipe import read_recipe
 
-    policy, rendering = FilterPolicy(), None
+    policy, rendering, valid = FilterPolicy(), None, None
     if recipe is not None:
         read = read_recipe(recipe).recipe
-        policy, data = read.filter, data or read.data.train
+        policy, valid = read.filter, read.data.valid if data is None else None
+        data = data or read.data.train
         rendering = Rendering(read.model.name, read.model.revision, read.train.length, read.data.turns)
     if data is None:
         raise click.UsageError("give DATA, or --recipe with a recipe whose data are meant")
     policy = policy.model_copy(update={"malformed": "reject"})  # all of the file is wanted, whatever a training does
     rejected = clean.with_name(f"{clean.stem}.rejected.jsonl") if clean else None
-    _check_outputs(data, [*policy.contamination, *against], [p for p in (clean, rejected, report_file) if p])
+    if out is not None:
+        report_file, html = report_file or out / "audit.json", html or out / "audit.html"
+    splits = [file for file, _ in named(splits_beside(data, valid))]
+    outputs = [p for p in (clean, rejected, report_file, html) if p]
+    _check_outputs(data, [*policy.contamination, *against, *splits], outputs)
     console = options.console()
     with _progress() as progress:
         report = audit_files(
-            data, policy, against, rendering=rendering, workers=workers, progress=progress, use_cache=not fresh
+            data,
+            policy,
+            against,
+            valid=valid,
+            rendering=rendering,
+            workers=workers,
+            progress=progress,
+            use_cache=not fresh,
         )
     _print(console, report)
     if report_file is not None:
         report.write_json(report_file)
         console.print(f"everything that was found in {report_file}")
+    if html is not None:
+        from mlx_gemma.data.audit.page import page
+        from mlx_gemma.data.write import whole_file
+
+        with whole_file(html) as file:
+            file.write(page(report))
+        console.print(f"a page to look at in {html}")
     if clean is not None and rejected is not None:
         report.write(clean, rejected)
         console.print(f"kept rows in {clean}, rejected ones with their reasons in {rejected}")
@@ -97,16 +130,16 @@ def command(
     return 1 if report.breaches() else 0
 
 
-def _check_outputs(data: str, evals: list[Path], outputs: list[Path]) -> None:
+def _check_outputs(data: str, others: list[Path], outputs: list[Path]) -> None:
     from mlx_gemma.data.sources import data_files
     from mlx_gemma.errors import UserError
 
-    inputs = {file.resolve() for file in (*(file for file, _ in data_files(data)), *evals)}
+    inputs = {file.resolve() for file in (*(file for file, _ in data_files(data)), *others)}
     for path in outputs:
         if path.resolve() in inputs:
             raise UserError("would be overwritten, and is read", where=path, fix="give --write another name")
     if len({path.resolve() for path in outputs}) < len(outputs):
-        raise UserError("two outputs have this name", where=outputs[0], fix="give --json another name")
+        raise UserError("two outputs have this name", where=outputs[0], fix="give --json or --html another name")
 
 
 @contextmanager
@@ -145,6 +178,6 @@ def _print(console: Console, report: Report) -> None:
         f"{report.read:,} rows read: {report.kept_count:,} kept, {report.rejected_count:,} rejected", style="bold"
     )
     for line in report.remarks:
-        console.print(line)
+        console.print(visible_line(line))
     if report.from_cache:
         console.print("from the cache: data, evals, policy and checks are those of an earlier audit", style="dim")

@@ -1,4 +1,4 @@
-"""`mlx-gemma data build` and `mlx-gemma data card`."""
+"""`mlx-gemma data build`, `mlx-gemma data split` and `mlx-gemma data card`."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from mlx_gemma.cli import options
 
 @click.group()
 def command() -> None:
-    """Make the project's own data sets, and cards for any.
+    """Make the project's own data sets; split any data set, and write its card.
 
     \b
     mlx-gemma data build python3 --out mine --pushback 0.1
+    mlx-gemma data split rows.jsonl --by prompts --out mine
     mlx-gemma data card mine --check
     """
 
@@ -63,6 +64,42 @@ def build(
         labels = ", ".join(f"{n:,} {label}" for label, n in found.items() if label != "rows")
         console.print(f"{split:<6}{found['rows']:>7,} rows{f'; {labels}' if labels else ''}")
     console.print(f"in {out}; README.md says what is in it, with digests")
+
+
+@command.command()
+@click.argument("data")
+@click.option(
+    "--by",
+    metavar="KEY",
+    default="family",
+    show_default=True,
+    help='The key whose rows stay together, e.g. family or source; "prompts": rows whose prompts are nearly equal.',
+)
+@click.option("--out", type=click.Path(path_type=Path), required=True, metavar="FOLDER", help="A new folder.")
+@click.option(
+    "--shares",
+    type=(float, float, float),
+    default=(0.8, 0.1, 0.1),
+    show_default=True,
+    metavar="TRAIN VALID TEST",
+    help="Of the rows, 1 together; 0 for none.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Another seed, other groups held out.")
+def split(data: str, by: str, out: Path, shares: tuple[float, float, float], seed: int) -> None:
+    """Split DATA into train, valid and test, so that no group is in two of them.
+
+    DATA is a JSONL or Parquet file, hf://owner/name, or a folder, whose train rows are meant. Every task type is in
+    every split, as far as its groups allow. The same arguments give the same bytes.
+    """
+    from mlx_gemma.data.build.split_files import split_files
+
+    console = options.console()
+    with console.status(f"reading {data}"):
+        written = split_files(data, out, by=by, shares=shares, seed=seed)
+    total = sum(written.values())
+    for name, rows in written.items():
+        console.print(f"{name:<6}{rows:>9,} rows ({rows / total:.1%})")
+    console.print(f"in {out}; mlx-gemma audit {out} tells what is in two of them all the same")
 
 
 @command.command()

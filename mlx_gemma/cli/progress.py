@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +17,8 @@ from rich.table import Table
 from rich.text import Text
 
 from mlx_gemma import run
+from mlx_gemma.data.visible import visible
+from mlx_gemma.errors import visible_line
 from mlx_gemma.recipe import known_keys
 
 if TYPE_CHECKING:
@@ -87,14 +91,15 @@ def print_examples(console: Console, prepared: Prepared, count: int = 3) -> None
     template, split = prepared.gemma.template, prepared.train
     for i in range(min(count, len(split.examples))):
         example = split.examples[i]
-        text, inside = Text(), False
-        for token, trained in zip(example.tokens, example.supervised, strict=True):
-            if trained != inside:  # for logs and pipes, which have no colour
-                text.append("⟦" if trained else "⟧", style="bold green")
-                inside = trained
-            text.append(template.decode([token]), style="reverse green" if trained else "dim")
-        head = f"\n[bold]{split.where[i]}[/]  {len(example.tokens)} tokens, {example.targets} of them trained"
-        console.print(f"{head}, between ⟦ and ⟧")
+        text = Text()
+        for trained, part in groupby(zip(example.tokens, example.supervised, strict=True), key=itemgetter(1)):
+            shown = visible(template.decode([token for token, _ in part]))
+            if trained:  # the brackets are for logs and pipes, which have no colour
+                text.append("⟦", "bold green").append(shown, "reverse green").append("⟧", "bold green")
+            else:
+                text.append(shown, "dim")
+        told = f"  {len(example.tokens)} tokens, {example.targets} of them trained, between ⟦ and ⟧"
+        console.print(Text.assemble("\n", (visible_line(split.where[i]), "bold"), told))
         console.print(text)
 
 

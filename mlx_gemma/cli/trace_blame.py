@@ -71,7 +71,7 @@ def command(
     if retrain:
         from mlx_gemma.blame.proof import prove
 
-        blamed = [b.row for b in caused.rows[:remove] if b.score > 0]
+        blamed = [b.row for b in caused.rows[:remove] if b.culpability > 0]
         del gemma  # two models would not fit where one does
         with console.status("training again") as status:
             proof = prove(

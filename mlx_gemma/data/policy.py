@@ -37,6 +37,7 @@ CheckName = Literal[
     "exact_duplicates",
     "near_duplicates",
     "contradictions",
+    "semantic",
 ]
 CHECKS: tuple[CheckName, ...] = get_args(CheckName)
 
@@ -72,14 +73,18 @@ class FilterPolicy(BaseModel):
     """all but the first of rows at least so similar (Jaccard, 0.5 to 1), comments, case and punctuation aside"""
     contradictions: Action = "keep"
     """all but the first of rows that give one prompt different answers, white space and comments aside"""
+    semantic: Similarity | Literal["keep"] = "keep"
+    """all but the first of rows that ask the same in other words (cosine; 0.75 is strict); keep: not computed"""
     contamination: tuple[HomePath, ...] = ()
     """eval files: rows that ask what one of their prompts asks, or give its answer, are left out"""
     limits: dict[CheckName, Share] = {}
     """the largest share of the rows read, 0 to 1, in which a check may find something; a run with more is refused"""
 
-    def action(self, check: str) -> Literal["stop", "reject", "keep"]:
-        """What is done about a row in which the check finds something."""
+    def action(self, check: str) -> Literal["stop", "reject", "keep", "off"]:
+        """What is done about a row in which the check finds something; off: it is not looked for."""
         setting = getattr(self, check)
+        if setting == "keep" and check in ("near_duplicates", "semantic"):
+            return "off"
         return setting if setting in ("keep", "stop") else "reject"
 
     def rejects(self, reasons: Iterable[Reason]) -> bool:

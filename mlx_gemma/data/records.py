@@ -17,7 +17,7 @@ from mlx_gemma.data.decoding.parquet_records import parquet_records
 from mlx_gemma.data.visible import one_line
 from mlx_gemma.errors import DataError
 
-__all__ = ["MAX_LINE", "Bad", "EvalItem", "read_eval_items", "read_records", "text_of"]
+__all__ = ["MAX_LINE", "Bad", "EvalItem", "conversation_of", "read_eval_items", "read_records", "text_of"]
 
 BUFFER = 2**18  # bytes
 COMPRESSED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
@@ -58,7 +58,10 @@ def _unpacked(plain: io.BufferedReader[Any]) -> io.BufferedReader[Any]:
 
 
 class EvalItem(NamedTuple):
-    """A line of an eval file; `id` is its line number where it has none, `record` the whole of it."""
+    """A line of an eval file; `id` is its line number where it has none, `record` the whole of it.
+
+    `prompt` is the user's last message where the line holds a conversation.
+    """
 
     id: str
     prompt: str
@@ -67,24 +70,49 @@ class EvalItem(NamedTuple):
 
 
 def read_eval_items(file: Path) -> Iterator[EvalItem]:
-    """The items of an eval file: JSON Lines, each with a `prompt`; read as far as they are asked for.
+    """The items of an eval file: JSON Lines, each with a `prompt` or `messages`; read as far as they are asked for.
+
+    A suite's header (evaluate/suite.py), the first line, is left out.
 
     Raises:
         DataError: no such file, no items, or a line without a prompt (file and line).
     """
     found = False
     for place, record in _json(file):
-        found, where = True, f"{file}:{place}" if place else str(file)
+        where = f"{file}:{place}" if place else str(file)
         try:
             if isinstance(record, Bad):
                 raise record
-            if not isinstance(record, dict) or "prompt" not in record:
+            if not isinstance(record, dict):
                 raise Bad("not an eval item", 'every line must be {"id": ..., "prompt": ...}')
-            yield EvalItem(str(record.get("id", place)), text_of(record, "prompt"), where, record)
+            if place == "1" and "suite" in record and "prompt" not in record:
+                continue
+            found = True
+            yield EvalItem(str(record.get("id", place)), conversation_of(record)[-1]["content"], where, record)
         except Bad as e:
             raise DataError(e.what, where=where, fix=e.fix) from e
     if not found:
         raise DataError("holds no items", where=file, fix='give a JSON Lines file with a "prompt" in every line')
+
+
+def conversation_of(record: dict[str, Any]) -> tuple[dict[str, str], ...]:
+    """What an eval item asks: its `prompt` as one message, or its `messages`, of which the last is the user's.
+
+    Raises:
+        Bad: neither, both, or messages of another shape.
+    """
+    if "messages" not in record or "prompt" in record:
+        if "prompt" not in record or "messages" in record:
+            raise Bad("not an eval item", 'every line must be {"id": ..., "prompt": ...}, or have "messages" instead')
+        return ({"role": "user", "content": text_of(record, "prompt")},)
+    messages = record["messages"]
+    if not isinstance(messages, list) or not messages or not all(isinstance(m, dict) for m in messages):
+        raise Bad("'messages' must be a list of messages", 'a message is {"role": ..., "content": ...}')
+    if any(m.get("role") not in ("user", "assistant") for m in messages) or messages[-1]["role"] != "user":
+        raise Bad("'messages' must be of user and assistant, the last the user's", 'a system prompt goes to "system"')
+    if missing := [i for i, m in enumerate(messages) if "content" not in m]:
+        raise Bad(f"message {missing[0] + 1} has no 'content'", "write it, or leave the message out")
+    return tuple({"role": m["role"], "content": text_of(m, "content")} for m in messages)
 
 
 def text_of(record: dict[str, Any], key: str, place: str = "") -> str:

@@ -1,18 +1,13 @@
 """A trace as one HTML document that needs nothing else: `page(trace, branches)`.
 
-Everything shown is in the page as JSON, computed here; its script (page.js) only formats. A content security policy
-names style and script by their digests and forbids all else, so a token's text is never more than text, and the page
-asks no network. Sizes: about 1.6 KB a token with ten candidates, 3 KB a branch of 24 tokens.
+Everything shown is in the page as JSON, computed here; its script (page.js) only formats. How it is kept from loading
+or running anything else: html_page.py. Sizes: about 1.6 KB a token with ten candidates, 3 KB a branch of 24 tokens.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import html
 import json
 import math
-import re
 from collections.abc import Sequence
 from difflib import SequenceMatcher
 from pathlib import Path
@@ -21,6 +16,7 @@ from typing import Any
 
 from mlx_gemma.decode.sample import Sampling
 from mlx_gemma.errors import UserError
+from mlx_gemma.html_page import html, html_page
 from mlx_gemma.tracing.branches import Branch
 from mlx_gemma.tracing.pieces import UNITS, Piece, pieces
 from mlx_gemma.tracing.record import Candidate, Position, Trace
@@ -45,21 +41,8 @@ def page(trace: Trace, branches: Sequence[Branch] = ()) -> str:
     except ValueError as e:
         raise UserError("the trace holds a number that is not finite", fix="check the model's weights") from e
     prompt = trace.messages[-1]["content"] if trace.messages else trace.text
-    template, style, script = (TEMPLATE.with_suffix(s).read_text(encoding="utf8") for s in (".html", ".css", ".js"))
-    allowed = f"style-src {_digest(style)}; script-src {_digest(script)}"
-    values = {
-        "policy": f"default-src 'none'; {allowed}; base-uri 'none'; form-action 'none'",
-        "style": style,
-        "script": script,
-        "title": html.escape(shorten(f"{trace.model}: {prompt}", 80, placeholder=" …")),
-        "data": _in_script(data),
-    }
-    return re.sub(r"\{\{(\w+)\}\}", lambda m: values[m[1]], template)
-
-
-def _digest(content: str) -> str:
-    """The source expression that allows this inline element."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
+    title = html(shorten(f"{trace.model}: {prompt}", 80, placeholder=" …"))
+    return html_page(TEMPLATE, title=title, data=_in_script(data))
 
 
 def _in_script(data: str) -> str:

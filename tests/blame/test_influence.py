@@ -138,16 +138,20 @@ def test_scores_are_the_sum_over_snapshots_of_preconditioned_products(
     assert np.allclose(again, [scores[r] for r in chosen], rtol=1e-2, atol=1e-3 * found.rows[0].score)
 
 
-def test_culpability_is_the_score_over_the_root_of_the_rows_own_gradient(
+def test_culpability_is_the_last_snapshots_part_over_the_root_of_the_gradient(
     place: Path, gemma: Gemma, found: Influence
 ) -> None:
     corpus, own = corpus_of_run(place, gemma.template), dict(lora.adapter_parameters(gemma.model))
-    last = snapshots.load(snapshots.found(place)[-1])
-    assert last.moments is not None
+    targets = sum(example_at(corpus, r).targets for r in range(len(corpus)))
+    last = list(trajectory(place, run_recipe(place), targets))[-1]
+    pair = [continuation(context(gemma), token(gemma, word)) for word in ("min", "max")]
+    _, gradient = decision_gradient(gemma, last.parameters, *pair)
     for b in (found.rows[0], found.rows[100], found.rows[-1]):
         _, up = decision_gradient(gemma, last.parameters, example_at(corpus, b.row))
-        length = sum((up[k] ** 2 / (mx.sqrt(v) + 1e-8)).sum().item() for k, v in last.moments.items() if k in up) ** 0.5
-        assert b.culpability == pytest.approx(b.score / length**0.5, rel=1e-3)
+        scaled = {k: up[k] * p for k, p in last.preconditioner.items()}
+        part = last.weight * sum((scaled[k] * gradient[k]).sum().item() for k in scaled)
+        length = sum((scaled[k] * up[k]).sum().item() for k in scaled) ** 0.5
+        assert b.culpability == pytest.approx(part / length**0.5, rel=1e-2, abs=1e-3 * found.rows[0].culpability)
     set_parameters(gemma.model, own)
     ranked = [b.culpability for b in found.rows]
     assert ranked == sorted(ranked, reverse=True)

@@ -97,6 +97,32 @@ def test_what_it_writes(gemma: Callable[..., tuple[int, str, str]], recipe: Path
     assert "from the cache" not in gemma("audit", data, "--fresh")[1]
 
 
+def test_a_folder_for_the_report(gemma: Callable[..., tuple[int, str, str]], recipe: Path, tmp_path: Path) -> None:
+    data, out = tmp_path / "rows.jsonl", tmp_path / "new" / "audited"
+    assert gemma("audit", data, "--out", out)[0] == 0
+    assert sorted(p.name for p in out.iterdir()) == ["audit.html", "audit.json"]
+    assert json.loads((out / "audit.json").read_text())["read"] == 10
+    assert "<html" in (out / "audit.html").read_text()
+    assert gemma("audit", data, "--out", out, "--json", tmp_path / "mine.json")[0] == 0
+    assert json.loads((tmp_path / "mine.json").read_text())["read"] == 10
+
+
+def test_the_recipes_validation_is_compared(
+    gemma: Callable[..., tuple[int, str, str]], recipe: Path, tmp_path: Path
+) -> None:
+    rows = (tmp_path / "rows.jsonl").read_text().splitlines()
+    (tmp_path / "held.jsonl").write_text(rows[0] + "\n")
+    recipe.write_text(recipe.read_text().replace("data: {", f"data: {{valid: {tmp_path / 'held.jsonl'}, "))
+    status, out, err = gemma("audit", "--recipe", recipe)
+    assert (status, err) == (1, "")
+    assert f"leakage: 1 rows of valid are in train too (1 exact); the first: {tmp_path}/held.jsonl:1" in " ".join(
+        out.split()
+    )
+    status, _, err = gemma("audit", "--recipe", recipe, "--json", tmp_path / "held.jsonl")
+    assert (status, "would be overwritten" in err) == (2, True)
+    assert "leakage" not in gemma("audit", tmp_path / "rows.jsonl", "--recipe", recipe)[1]
+
+
 @pytest.mark.parametrize(
     ("args", "says"),
     [

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from screenshot import PROMPT, browser, executable
+from screenshots import PROMPT
 from test_page import HOSTILE, hostile, position
 
 from mlx_gemma.decode.sample import Sampling
@@ -23,41 +22,6 @@ from mlx_gemma.tracing.page import page
 from mlx_gemma.tracing.pieces import pieces
 from mlx_gemma.tracing.record import Position, Trace, trace
 from mlx_gemma.tracing.render import heat
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    pytest.importorskip("playwright", reason="playwright is not installed")
-    if executable() is None:
-        pytest.skip("no Chromium or Chrome is installed")
-    with browser() as opened:
-        yield opened
-
-
-@pytest.fixture
-def show(chromium: Any, tmp_path: Path) -> Iterator[Callable[..., Any]]:
-    """Opens a document from a file, offline; at the end, no error, no dialog and no request but that file was seen."""
-    contexts, wrong, asked, expected = [], [], [], []
-
-    def open_(document: str, **options: Any) -> Any:
-        context = chromium.new_context(offline=True, **options)
-        contexts.append(context)
-        view = context.new_page()
-        view.on("console", lambda m: wrong.append(m.text) if m.type in ("error", "warning") else None)
-        view.on("pageerror", lambda e: wrong.append(str(e)))
-        view.on("dialog", lambda d: (wrong.append(f"dialog {d.message}"), d.dismiss()))
-        context.on("request", lambda r: asked.append(r.url))
-        file = tmp_path / f"trace-{len(contexts)}.html"
-        file.write_text(document, encoding="utf8")
-        expected.append(file.as_uri())
-        view.goto(file.as_uri())
-        return view
-
-    yield open_
-    assert wrong == []
-    assert asked == expected
-    for context in contexts:
-        context.close()
 
 
 def texts(view: Any, selector: str) -> list[str]:

@@ -12,6 +12,8 @@ rows that pass are compared with the rows kept before them, so that a fault neve
     scan.py       first pass: every row alone, a chunk at a time
     workers.py    that, in several processes
     columns.py    second pass: duplicates and contradictions, by columns
+    semantic.py   a pass more, where the policy asks for it: prompts that ask the same in other words
+    held_out.py   the kept rows beside validation and test: leakage, differences in length
     findings.py   what was found
     tally.py      its counts
     report.py     what comes of it: counts, rows, files
@@ -27,11 +29,13 @@ from pathlib import Path
 
 import numpy as np
 
-from mlx_gemma.data.audit.checks import row_checks
+from mlx_gemma.data.audit.checks import TOKENIZER, control_tokens, row_checks
 from mlx_gemma.data.audit.columns import compare
 from mlx_gemma.data.audit.findings import Findings, Found
+from mlx_gemma.data.audit.held_out import Splits, compare_splits
 from mlx_gemma.data.audit.report import Judged, Report
 from mlx_gemma.data.audit.scan import Scan
+from mlx_gemma.data.audit.semantic import asked_before
 from mlx_gemma.data.audit.spool import Spool, collect
 from mlx_gemma.data.audit.workers import processors, scanned
 from mlx_gemma.data.balance.counts import Balance
@@ -44,7 +48,7 @@ from mlx_gemma.data.reason import Reason
 __all__ = ["CHECKS", "Judged", "Progress", "Reason", "Report", "audit"]
 
 Progress = Callable[[str, int, int | None], None]
-"""Told a stage (reading, checking, comparing), the rows done in it, and of how many; None: nobody knows yet."""
+"""Told a stage (reading, checking, comparing ...), the rows done in it, and of how many; None: nobody knows yet."""
 
 
 def audit(
@@ -52,6 +56,8 @@ def audit(
     policy: FilterPolicy | None = None,
     against: Iterable[Path] = (),
     *,
+    held_out: Splits | None = None,
+    tokenizer: Path = TOKENIZER,
     workers: int | None = None,
     progress: Progress = lambda stage, done, total: None,
 ) -> Report:
@@ -65,6 +71,8 @@ def audit(
         rows: from `read_rows`, or from `scan_rows` where bad rows shall be reported rather than stop the audit.
         policy: what is rejected; None for the defaults.
         against: eval files besides those the policy names.
+        held_out: rows of validation and test, which the kept rows are compared with.
+        tokenizer: the tokenizer.json whose control tokens no text may hold.
         workers: processes to check with where the rows are many; None: as many as there are processors, at most eight.
 
     Raises:
@@ -72,7 +80,7 @@ def audit(
         UserError: the disk is full.
     """
     policy, started = policy or FilterPolicy(), time.perf_counter()
-    scan, shapes = Scan(policy, row_checks(read_evals([*policy.contamination, *against]))), Shapes()
+    scan, shapes = _scan(policy, against, tokenizer), Shapes()
     shaped = _shaped(rows, shapes)
     waiting = collect(shaped, lambda done: progress("reading", done, None), stop=policy.malformed == "stop")
     traits, alone, balance, done = np.zeros(len(waiting), scan.traits), Findings(), Balance(), 0
@@ -89,7 +97,22 @@ def audit(
     findings = Findings.merged(alone, among)
     whole = {"shapes": shapes.by_file(), "balance": balance.result()}
     remarks = [*shapes.mixed(), *(f"{reason.name}: {reason.message}" for reason in balance.findings())]
-    return Report(policy, waiting, len(waiting), findings, whole, remarks, time.perf_counter() - started)
+    report = Report(policy, waiting, len(waiting), findings, whole, remarks)
+    if policy.semantic != "keep":
+        progress("embedding", 0, None)
+        report.findings = Findings.merged(findings, asked_before(report, waiting, policy.semantic))
+    if held_out:
+        whole["splits"], lines = compare_splits(
+            report.kept_rows, balance, held_out, lambda done: progress("comparing splits", done, report.kept_count)
+        )
+        remarks += lines
+    report.seconds = time.perf_counter() - started
+    return report
+
+
+def _scan(policy: FilterPolicy, against: Iterable[Path], tokenizer: Path) -> Scan:
+    evals = read_evals([*policy.contamination, *against])
+    return Scan(policy, row_checks(evals, control_tokens(tokenizer)))
 
 
 def _shaped(rows: Iterable[Row | BadRow], shapes: Shapes) -> Iterator[Row | BadRow]:

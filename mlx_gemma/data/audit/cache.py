@@ -12,9 +12,8 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import mkdtemp
@@ -22,28 +21,20 @@ from typing import Any
 
 from mlx_gemma import digest
 from mlx_gemma.data.audit import Progress, audit
+from mlx_gemma.data.audit.checks import TOKENIZER
 from mlx_gemma.data.audit.findings import Findings
+from mlx_gemma.data.audit.held_out import Again, named, splits_beside
 from mlx_gemma.data.audit.rendering import Rendering, lines
 from mlx_gemma.data.audit.report import Report
 from mlx_gemma.data.audit.tally import Tally
-from mlx_gemma.data.formats import BadRow, Row, scan_rows
+from mlx_gemma.data.formats import scan_rows
 from mlx_gemma.data.policy import FilterPolicy
 from mlx_gemma.data.sources import data_files
 from mlx_gemma.errors import DataError, ModelError
 
 ENTRIES = 16  # kept; the one longest unused goes first
 META, FINDINGS = "meta.json", "findings.arrow"
-JUDGES = ("fissix", "datasketch", "bandit", "phonenumbers")
-
-
-@dataclass(frozen=True)
-class Again:
-    """The rows of a data set, read anew whenever they are asked for."""
-
-    data: str
-
-    def __iter__(self) -> Iterator[Row | BadRow]:
-        return scan_rows(self.data)
+JUDGES = ("fissix", "datasketch", "bandit", "phonenumbers", "scikit-learn", "scipy")
 
 
 def audit_files(
@@ -51,6 +42,7 @@ def audit_files(
     policy: FilterPolicy,
     against: Sequence[Path] = (),
     *,
+    valid: str | None = None,
     rendering: Rendering | None = None,
     workers: int | None = None,
     progress: Progress = lambda stage, done, total: None,
@@ -59,7 +51,9 @@ def audit_files(
     """`audit` of a data set, or what it found the last time. To be sure that nothing has changed takes a second a GB.
 
     Args:
-        data: what data/sources.py takes: a file, a folder, or hf://owner/name.
+        data: what data/sources.py takes: a file, a folder, or hf://owner/name. Validation and test beside the train
+            rows of a local folder are compared with these.
+        valid: a recipe's `data.valid`, in the place of the folder's own.
         rendering: for which model and length the kept rows are counted as tokens; a model that cannot be had is a
             remark of the report.
         use_cache: take it from the cache, if it is there; it is kept there in any case.
@@ -67,18 +61,24 @@ def audit_files(
     Raises:
         UserError: see `audit`; or there is no such data.
     """
+    held_out = splits_beside(data, valid)
     inputs: dict[str, Any] = {
         "data": [_described(path, shown, progress) for path, shown in data_files(data)],
         "evals": [_described(path, str(path), progress) for path in (*policy.contamination, *against)],
     }
+    if held_out:
+        inputs["splits"] = [_described(path, shown, progress) for path, shown in named(held_out)]
     checks = {"source": _source(), "python": platform.python_version(), **{name: _version(name) for name in JUDGES}}
     model = _model(rendering)
+    tokenizer = TOKENIZER
     if rendering and isinstance(model, Path):
         inputs["rendering"] = rendering.made_from(model)
+        tokenizer = its if (its := model / "tokenizer.json").exists() else TOKENIZER
     entry = _folder() / digest.digest_json({"policy": policy.model_dump(mode="json")} | inputs | checks)
     if use_cache and (report := _read(entry, data, policy, inputs)):
         return report
-    report = audit(scan_rows(data), policy, against, workers=workers, progress=progress)
+    rows = scan_rows(data)
+    report = audit(rows, policy, against, held_out=held_out, tokenizer=tokenizer, workers=workers, progress=progress)
     report.inputs = inputs
     if rendering and isinstance(model, Path):
         counted = rendering.count(report.kept_rows(), model, lambda n: progress("rendering", n, report.kept_count))

@@ -7,7 +7,7 @@ policy.py.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mlx_gemma.data.checks.contamination import EvalPrompts, EvalTexts
@@ -20,21 +20,25 @@ from mlx_gemma.data.formats import Row
 from mlx_gemma.data.python.source import classify
 from mlx_gemma.data.reason import Reason, RowCheck
 
-# The embedded model's, whose control tokens are Gemma 4's. Read as JSON: data is audited without MLX or transformers.
+# The embedded model's, whose control tokens are Gemma 4's: for data that no recipe says the model of.
 TOKENIZER = Path(__file__).parents[2] / "nano" / "tokenizer.json"
 
 
-def row_checks(evals: EvalTexts) -> tuple[RowCheck, ...]:
-    """Every check of one row; all are run, whatever the policy does about what they find."""
-    checks: list[RowCheck] = [form, template(control_tokens()), python, secrets, personal, unsafe]
+def row_checks(evals: EvalTexts, control: Sequence[str]) -> tuple[RowCheck, ...]:
+    """Every check of one row; all are run, whatever the policy does about what they find.
+
+    Args:
+        control: texts that the model's tokenizer turns into control tokens.
+    """
+    checks: list[RowCheck] = [form, template(control), python, secrets, personal, unsafe]
     if evals.prompts:
         checks.append(EvalPrompts(*evals))
     return tuple(checks)
 
 
-def control_tokens() -> tuple[str, ...]:
-    """Texts that Gemma 4's tokenizers turn into control tokens."""
-    tokens = json.loads(TOKENIZER.read_text(encoding="utf8"))["added_tokens"]
+def control_tokens(tokenizer: Path = TOKENIZER) -> tuple[str, ...]:
+    """Texts that a tokenizer.json turns into control tokens. Read as JSON: data is audited without transformers."""
+    tokens = json.loads(tokenizer.read_text(encoding="utf8"))["added_tokens"]
     return tuple(token["content"] for token in tokens if token["special"])
 
 

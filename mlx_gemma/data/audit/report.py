@@ -119,7 +119,7 @@ class Report:
         clusters: dict[str, list[str]] = {}
         for found in self.findings:
             for reason in found.reasons:
-                if reason.check in ("exact_duplicates", "near_duplicates"):
+                if reason.check in ("exact_duplicates", "near_duplicates", "semantic"):
                     clusters.setdefault(str(reason.of), []).append(found.where)
         return clusters
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlx_gemma.data import row_keys
 from mlx_gemma.data.formats import BadRow, Row, scan_rows
 from mlx_gemma.data.sources import data_files
 from mlx_gemma.errors import DataError
@@ -21,11 +22,7 @@ if TYPE_CHECKING:
     from mlx_gemma.gemma4.template import ChatTemplate
 
 SPLITS = ("train", "valid", "test")
-KEYS = {
-    "licence": ("license", "licence"),
-    "source": ("source", "source_dataset", "dataset", "repo", "url"),
-    "task": ("task_type", "task", "topic", "category", "type"),
-}
+KEYS = {"licence": row_keys.KEYS["licences"], "source": row_keys.KEYS["sources"], "task": row_keys.KEYS["tasks"]}
 FENCE = re.compile(r"^ {0,3}(?:```|~~~)[ \t]*([\w+#.-]+)", re.MULTILINE)
 MOST = 10_000  # different values counted of one key; a key with more is an id, and the rest are counted as one
 
