@@ -18,9 +18,9 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from mlx_gemma.data.solutions import CheckFailed
 from mlx_gemma.data.build.families import run_checks
 from mlx_gemma.data.build.samples import Sample, fenced
+from mlx_gemma.data.solutions import CheckFailed
 from mlx_gemma.errors import DataError
 
 OF = 5000  # train rows with so many faults, and others in proportion:

@@ -19,13 +19,13 @@ from typing import Any
 
 from mlx_gemma.data.build import rebuild
 from mlx_gemma.data.build.adversarial import Adversarial, AdversarialSample, Answer
-from mlx_gemma.data.card.python3 import write_card
 from mlx_gemma.data.build.families import Family, read_families
 from mlx_gemma.data.build.faults import add_faults
-from mlx_gemma.data.policy import FilterPolicy
 from mlx_gemma.data.build.rebuild import ROOT, record_digests
 from mlx_gemma.data.build.regression import regression_rows
 from mlx_gemma.data.build.samples import LIMIT, Chooser, Sample, fenced, split_families
+from mlx_gemma.data.card.python3 import write_card
+from mlx_gemma.data.policy import FilterPolicy
 from mlx_gemma.data.write import write_jsonl
 
 FOLDER, EVALS, REGRESSION = "datasets/python3", "evals/python3.jsonl", "datasets/nano/regression.jsonl"

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from mlx_gemma.data.checks.duplicates import NearIndex, normalised, row_shingles
 from mlx_gemma.data.build.families import Family, Task, run_checks
+from mlx_gemma.data.checks.duplicates import NearIndex, normalised, row_shingles
 from mlx_gemma.data.formats import Row
 
 SHARE = 0.11  # of each topic's families, for valid and for test

@@ -14,8 +14,8 @@ from types import FrameType
 from typing import Any
 
 from mlx_gemma.data import solutions as checks
-from mlx_gemma.data.solutions import CheckFailed
 from mlx_gemma.data.build.families import Task, run_checks
+from mlx_gemma.data.solutions import CheckFailed
 
 STEPS = 50_000  # lines and calls that misled code may take: counted, as a clock is not the same everywhere
 
