@@ -4,7 +4,7 @@ A family holds wordings, a Python 3 solution, where natural the same program in 
 pass; `$names` in all of them are drawn from `vary`. The format is described in python3_families/README.md
 (datasets/python3/families is a link to that folder).
 
-    python -m mlx_gemma.data.build.families mlx_gemma/data/build/python3_families    # verify: run every solution against its checks
+    python -m mlx_gemma.data.build.families FOLDER    # verify: run every solution against its checks
 """
 
 from __future__ import annotations

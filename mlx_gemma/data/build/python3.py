@@ -1,6 +1,6 @@
 """Build datasets/python3, evals/python3.jsonl and datasets/nano/regression.jsonl: the same bytes from the same seed.
 
-    python -m mlx_gemma.data.build.python3 [--seed 0] [--check]    # about 10 s on one core; --check compares and writes nothing
+    python -m mlx_gemma.data.build.python3 [--seed 0] [--check]    # some 10 s; --check compares and writes nothing
 
 1. The families of every topic are split, about 80 / 10 / 10 %: no task is in two of train, valid and test.
 2. Train rows use every wording of a family but its last; valid, test and eval prompts are asked in the last only.
