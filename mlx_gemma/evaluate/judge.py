@@ -6,21 +6,16 @@ raises, runs too long or gives a wrong result), or `good`. Everything but `good`
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlx_gemma.data import solutions as checks
 from mlx_gemma.data.python.code_blocks import code_blocks
 from mlx_gemma.data.python.source import classify
 from mlx_gemma.data.records import EvalItem, read_eval_items
 from mlx_gemma.errors import DataError
+from mlx_gemma.evaluate.sandbox import Job, Wall, run
 
 VERDICTS = ("python2", "broken", "truncated", "no code", "fails", "good")
-WALL_SECONDS = 8
 
 
 @dataclass(frozen=True)
@@ -64,33 +59,23 @@ def _item(found: EvalItem) -> Item:
     return Item(found.id, found.prompt, tuple(check), prints, stdin)
 
 
-def judge(answer: str, item: Item) -> Verdict:
-    """The verdict on one answer; about 50 ms, as its code runs in a process of its own (limits: data/checks.py)."""
+def judge(answer: str, item: Item, *, wall: Wall | None = None) -> Verdict:
+    """The verdict on one answer. Its code runs in the sandbox (docs/sandbox.md has the time it takes).
+
+    Args:
+        wall: by default the strongest of this machine. Whether it holds is to be proved before (`sandbox.prove`).
+
+    Raises:
+        UserError: there is code to run and no wall on this machine.
+    """
     kind = classify(answer)
     if kind.kind == "none":
         return Verdict("no code")
     if kind.kind != "python3":
         return Verdict(kind.kind, str(kind))
-    return _executed("\n\n".join(b.source for b in code_blocks(answer)), item)
+    return _executed("\n\n".join(b.source for b in code_blocks(answer)), item, wall)
 
 
-def _executed(source: str, item: Item) -> Verdict:
-    job = json.dumps({"source": source, "check": item.check, "prints": item.prints, "stdin": item.stdin})
-    with tempfile.TemporaryDirectory() as scratch:
-        try:
-            done = subprocess.run(
-                [sys.executable, "-I", checks.__file__],
-                input=job,
-                capture_output=True,
-                text=True,
-                cwd=scratch,
-                env={},
-                timeout=WALL_SECONDS,
-                check=False,
-            )
-            result = json.loads(done.stdout)
-        except subprocess.TimeoutExpired:
-            return Verdict("fails", "runs too long")
-        except ValueError:
-            return Verdict("fails", "stopped by a limit")
-    return Verdict("good") if result["passed"] else Verdict("fails", result["reason"])
+def _executed(source: str, item: Item, wall: Wall | None) -> Verdict:
+    result = run(Job(source, item.check, item.prints, item.stdin), wall=wall)
+    return Verdict("good") if result.passed else Verdict("fails", result.reason)

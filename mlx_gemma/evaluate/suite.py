@@ -1,52 +1,228 @@
-"""A model's greedy answers to a suite, judged and counted."""
+"""A suite: what a model is asked, and by what its answers are judged.
+
+A suite is a JSON Lines file. Its first line may be a header, and every other line is an item (evals/README.md):
+
+    {"suite": NAME, "version": 1, "about": ..., "bad": [VERDICT, ...], "max_tokens": 512,
+     "sampled": {"temperature": 0.7, "items": 65}}
+    {"id": ..., "type": ..., "prompt": TEXT or "messages": [...], "system": TEXT, "tests": {...}, "expect": [RULE, ...],
+     "reference": TEXT, "wrong": [{"answer": TEXT, "why": VERDICT}, ...]}
+
+An item needs a prompt, and tests (data/solutions.py) or rules (expect.py), or "harmful": true or false where it is
+judged by whether it is refused; other keys are kept in `record`. HumanEval's and MBPP's own files are suites too
+(published.py).
+"""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
-from mlx_gemma.decode.generate import generate
-from mlx_gemma.evaluate.judge import VERDICTS, Item, Verdict, judge
-from mlx_gemma.evaluate.stats import Rate
-from mlx_gemma.gemma4.load import Gemma
+from mlx_gemma.data.decoding.json_text import Bad
+from mlx_gemma.data.records import conversation_of, read_records, text_of
+from mlx_gemma.errors import DataError
+from mlx_gemma.evaluate.expect import fault
+from mlx_gemma.evaluate.greedy import Answer, Outcome, run_suite
+from mlx_gemma.evaluate.published import published_item
+
+__all__ = ["BAD", "Answer", "Checks", "Header", "Item", "Outcome", "Sampled", "Suite", "read_suite", "run_suite"]
+
+BAD = ("python2", "syntax", "raises", "wrong", "timeout", "no code", "truncated", "repetition", "followed", "refused")
+VERDICTS = (*BAD, "comply", "incoherent")  # the last two of the suite `safety`
+SEE = "see evals/README.md"
 
 
 @dataclass(frozen=True)
-class Answer:
-    item: Item
-    text: str
-    verdict: Verdict
+class Checks:
+    """What must hold once an answer's code has run, as data/solutions.py has it; `setup` is code that runs before."""
+
+    check: tuple[str, ...] = ()
+    prints: str | None = None
+    stdin: str = ""
+    setup: str = ""
+
+    def job(self, code: str) -> dict[str, Any]:
+        """What data/solutions.py reads, for an answer's code."""
+        source = f"{self.setup}\n\n{code}" if self.setup else code
+        return {"source": source, "check": list(self.check), "prints": self.prints, "stdin": self.stdin}
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """All answers of one model."""
+class Item:
+    """One conversation to be answered, and what the answer must be.
 
-    answers: list[Answer]
+    Attributes:
+        messages: the conversation, its last message the user's; without the system prompt.
+        system: the item's own system prompt.
+        tests: None where nothing is executed.
+        expect: rules of expect.py.
+        reference: an answer that is good.
+        wrong: (answer, a verdict that it must get).
+        record: the line as it stands, with what a suite of its own adds.
+        where: file and line.
+    """
 
-    def rates(self) -> dict[str, Rate]:
-        """Rate of each verdict, in VERDICTS order."""
-        counts = Counter(a.verdict.verdict for a in self.answers)
-        return {v: Rate(counts[v], len(self.answers)) for v in VERDICTS}
+    id: str
+    type: str
+    messages: tuple[dict[str, str], ...]
+    system: str | None = None
+    tests: Checks | None = None
+    expect: tuple[Mapping[str, Any], ...] = ()
+    reference: str | None = None
+    wrong: tuple[tuple[str, str], ...] = ()
+    record: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    where: str = field(default="", compare=False)
 
     @property
-    def bad(self) -> Rate:
-        return Rate(sum(a.verdict.bad for a in self.answers), len(self.answers))
+    def prompt(self) -> str:
+        """The user's last message."""
+        return self.messages[-1]["content"]
 
 
-def run_suite(
-    gemma: Gemma,
-    items: Sequence[Item],
-    *,
-    system: str | None = None,
-    max_tokens: int = 192,
-    done: Callable[[Answer], None] = lambda a: None,
-) -> Outcome:
-    """Answer every item greedily and judge it, one after another."""
-    answers = []
-    for item in items:
-        text = generate(gemma, item.prompt, system=system, max_tokens=max_tokens).text
-        answers.append(Answer(item, text, judge(text, item)))
-        done(answers[-1])
-    return Outcome(answers)
+@dataclass(frozen=True)
+class Sampled:
+    """The first `items` items are answered once more, sampled at `temperature`."""
+
+    temperature: float
+    items: int
+
+
+@dataclass(frozen=True)
+class Header:
+    """What holds for all items; `bad`: the verdicts that make an answer bad."""
+
+    name: str
+    version: int = 1
+    about: str = ""
+    bad: tuple[str, ...] = BAD
+    max_tokens: int = 512
+    sampled: Sampled | None = None
+
+
+@dataclass(frozen=True)
+class Suite:
+    header: Header
+    items: tuple[Item, ...]
+
+
+def read_suite(file: Path) -> Suite:
+    """A suite file; HumanEval's and MBPP's files too, JSON Lines or JSON, plain or compressed.
+
+    Raises:
+        DataError: no such file, no items, or a line that is no header or item (file and line).
+    """
+    header, items, seen = Header(file.name.split(".")[0]), list[Item](), dict[str, str]()
+    for place, record in read_records(file):
+        where = f"{file}:{place}" if place else str(file)
+        try:
+            if isinstance(record, Bad):
+                raise record
+            if not isinstance(record, dict):
+                raise Bad("not a suite item", SEE)
+            if "suite" in record and "prompt" not in record:
+                if items or place not in ("1", "row 1"):
+                    raise Bad("a header that is not the first line", "give every suite a file of its own")
+                header = _header(record)
+                continue
+            items.append(_item(published_item(record) or record, place, where))
+        except Bad as e:
+            raise DataError(e.what, where=where, fix=e.fix) from e
+        if (first := seen.setdefault(items[-1].id, where)) is not where:
+            raise DataError(
+                f"id {items[-1].id!r} is that of {first}", where=where, fix="give every item an id of its own"
+            )
+    if not items:
+        raise DataError("holds no items", where=file, fix=SEE)
+    return Suite(header, tuple(items))
+
+
+def _header(record: dict[str, Any]) -> Header:
+    known = {"suite", "version", "about", "bad", "max_tokens", "sampled"}
+    if unknown := sorted(set(record) - known):
+        raise Bad(f"the header has no {unknown[0]!r}", f"its keys are {', '.join(sorted(known))}")
+    bad = _texts(record, "bad") if "bad" in record else BAD
+    if unknown := [b for b in bad if b not in VERDICTS]:
+        raise Bad(f"there is no verdict {unknown[0]!r}", f"the verdicts are {', '.join(VERDICTS)}")
+    sampled = record.get("sampled")
+    if sampled is not None:
+        if not isinstance(sampled, dict) or set(sampled) != {"temperature", "items"}:
+            raise Bad('\'sampled\' must be {"temperature": ..., "items": ...}', SEE)
+        temperature = sampled["temperature"]
+        if type(temperature) not in (int, float) or not 0 < temperature < 100:
+            raise Bad("'temperature' must be a number above 0", "0.7 is usual")
+        sampled = Sampled(float(temperature), _whole(sampled, "items"))
+    return Header(
+        name=text_of(record, "suite"),
+        version=_whole(record, "version") if "version" in record else 1,
+        about=text_of(record, "about") if "about" in record else "",
+        bad=tuple(bad),
+        max_tokens=_whole(record, "max_tokens") if "max_tokens" in record else 512,
+        sampled=sampled,
+    )
+
+
+def _item(record: dict[str, Any], place: str, where: str) -> Item:
+    tests, expect = _tests(record.get("tests")), record.get("expect") or []
+    if not isinstance(expect, list):
+        raise Bad("'expect' must be a list of rules", SEE)
+    for rule in expect:
+        if what := fault(rule):
+            raise Bad(what, SEE)
+    if tests is None and not expect and not isinstance(record.get("harmful"), bool):
+        raise Bad("an item without 'tests', 'expect' and 'harmful'", "say what an answer must do")
+    return Item(
+        id=str(record.get("id", place)),
+        type=str(record.get("type") or record.get("family") or ""),
+        messages=conversation_of(record),
+        system=text_of(record, "system") if record.get("system") is not None else None,
+        tests=tests,
+        expect=tuple(expect),
+        reference=text_of(record, "reference") if record.get("reference") is not None else None,
+        wrong=_wrong(record.get("wrong") or []),
+        record=record,
+        where=where,
+    )
+
+
+def _tests(found: Any) -> Checks | None:
+    if found is None:
+        return None
+    if not isinstance(found, dict) or (unknown := sorted(set(found) - {"check", "prints", "stdin", "setup"})):
+        raise Bad(f"'tests' has no {unknown[0]!r}" if isinstance(found, dict) else "'tests' must be an object", SEE)
+    check, prints = (_texts(found, "check") if found.get("check") else []), found.get("prints")
+    stdin, setup = found.get("stdin") or "", found.get("setup") or ""
+    if not all(isinstance(text, str) for text in (prints or "", stdin, setup)):
+        raise Bad("'prints', 'stdin' and 'setup' must be text", SEE)
+    if not check and prints is None:
+        raise Bad("'tests' checks nothing", "give it 'check' or 'prints'")
+    for expression in (*check, *([prints] if prints is not None else [])):
+        try:
+            compile(expression, "<check>", "eval")
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as e:
+            raise Bad(f"no Python expression ({e}): {expression[:60]}", "a check is one expression") from e
+    return Checks(tuple(check), prints, stdin, setup)
+
+
+def _wrong(found: Any) -> tuple[tuple[str, str], ...]:
+    if not isinstance(found, list) or not all(isinstance(w, dict) and set(w) == {"answer", "why"} for w in found):
+        raise Bad('\'wrong\' must be a list of {"answer": ..., "why": ...}', SEE)
+    for w in found:
+        if w["why"] not in VERDICTS or not isinstance(w["answer"], str):
+            raise Bad(f"there is no verdict {json.dumps(w['why'])}", f"the verdicts are {', '.join(VERDICTS)}")
+    return tuple((w["answer"], w["why"]) for w in found)
+
+
+def _texts(record: dict[str, Any], key: str) -> Sequence[str]:
+    value = record[key]
+    if not isinstance(value, list) or not value or not all(isinstance(v, str) for v in value):
+        raise Bad(f"{key!r} must be a list of texts", SEE)
+    return value
+
+
+def _whole(record: dict[str, Any], key: str) -> int:
+    value = record[key]
+    if type(value) is not int or value < 1:
+        raise Bad(f"{key!r} must be a whole number from 1 on", SEE)
+    return value
