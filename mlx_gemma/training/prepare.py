@@ -67,12 +67,14 @@ def prepare(recipe: Recipe) -> Prepared:
     Raises:
         UserError: whatever is wrong with data, model or adapter.
     """
-    report = audit(scan_rows(recipe.data.train), recipe.filter)
+    report = audit(scan_rows(recipe.data.train), recipe.filter, balance=False)
     if breaches := report.breaches():
         fix = "mend the data, or raise filter.limits"
         raise DataError(f"beyond a limit: {'; '.join(breaches)}", where=recipe.data.train, fix=fix)
     kept = limited(report.kept, recipe.data.limit, recipe.train.seed)
-    valid_report = audit(scan_rows(recipe.data.valid, "valid"), recipe.filter) if recipe.data.valid else None
+    valid_report = (
+        audit(scan_rows(recipe.data.valid, "valid"), recipe.filter, balance=False) if recipe.data.valid else None
+    )
     m = recipe.model
     gemma = load(m.name, revision=m.revision, quantize=m.quantize, quantize_embeddings=m.quantize_embeddings)
     check_supported(gemma.text, gemma.checkpoint.name)

@@ -151,15 +151,17 @@ def test_malformed_rows_stop_by_default() -> None:
 
 
 def test_write(tmp_path: Path) -> None:
+    folder = tmp_path / "out"  # stevedore, which bandit brings, writes a cache into the home beside it
+    folder.mkdir()
     report = audit(ROWS, FilterPolicy(malformed="reject"))
-    report.write(tmp_path / "new" / "clean.jsonl", tmp_path / "rejected.jsonl")
-    assert [r.messages for r in read_rows(tmp_path / "new" / "clean.jsonl")] == [r.messages for r in report.kept]
-    rejected = [json.loads(line) for line in (tmp_path / "rejected.jsonl").read_text().splitlines()]
+    report.write(folder / "new" / "clean.jsonl", folder / "rejected.jsonl")
+    assert [r.messages for r in read_rows(folder / "new" / "clean.jsonl")] == [r.messages for r in report.kept]
+    rejected = [json.loads(line) for line in (folder / "rejected.jsonl").read_text().splitlines()]
     assert [r["where"] for r in rejected] == [j.row.where for j in report.rejected]
     assert rejected[0]["reasons"][0]["check"] == "python2"
-    assert {p.name for p in tmp_path.iterdir()} == {"new", "rejected.jsonl"}
+    assert {p.name for p in folder.iterdir()} == {"new", "rejected.jsonl"}
     with pytest.raises(UserError):
-        report.write(tmp_path / "rejected.jsonl" / "x.jsonl", tmp_path / "r.jsonl")
+        report.write(folder / "rejected.jsonl" / "x.jsonl", folder / "r.jsonl")
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,7 @@ def audit(
     against: Iterable[Path] = (),
     *,
     held_out: Splits | None = None,
+    balance: bool = True,
     tokenizer: Path = TOKENIZER,
     workers: int | None = None,
     progress: Progress = lambda stage, done, total: None,
@@ -72,6 +73,8 @@ def audit(
         policy: what is rejected; None for the defaults.
         against: eval files besides those the policy names.
         held_out: rows of validation and test, which the kept rows are compared with.
+        balance: whether to count what the set is made of too; False saves training the second that loading the language
+            identifier takes.
         tokenizer: the tokenizer.json whose control tokens no text may hold.
         workers: processes to check with where the rows are many; None: as many as there are processors, at most eight.
 
@@ -80,39 +83,37 @@ def audit(
         UserError: the disk is full.
     """
     policy, started = policy or FilterPolicy(), time.perf_counter()
-    scan, shapes = _scan(policy, against, tokenizer), Shapes()
+    evals = read_evals([*policy.contamination, *against])
+    scan, shapes = Scan(policy, row_checks(evals, control_tokens(tokenizer)), balance), Shapes()
     shaped = _shaped(rows, shapes)
     waiting = collect(shaped, lambda done: progress("reading", done, None), stop=policy.malformed == "stop")
-    traits, alone, balance, done = np.zeros(len(waiting), scan.traits), Findings(), Balance(), 0
+    traits, alone, made_of, done = np.zeros(len(waiting), scan.traits), Findings(), Balance(), 0
     for chunk in scanned(waiting, scan, workers or processors()):
         traits[done : done + len(chunk.traits)] = chunk.traits
         for found in chunk.found:
             alone.add(Found(done + found.row, found.where, found.reasons))
-        balance.merge(chunk.balance)
+        made_of.merge(chunk.balance)
         done += len(chunk.traits)
         progress("checking", done, len(waiting))
     if isinstance(waiting, Spool):
         waiting.unlink()
     among = compare(waiting, traits, scan, lambda done: progress("comparing", done, len(waiting)))
     findings = Findings.merged(alone, among)
-    whole = {"shapes": shapes.by_file(), "balance": balance.result()}
-    remarks = [*shapes.mixed(), *(f"{reason.name}: {reason.message}" for reason in balance.findings())]
+    whole, remarks = {"shapes": shapes.by_file()}, shapes.mixed()
+    if balance:
+        whole["balance"] = made_of.result()
+        remarks += [f"{reason.name}: {reason.message}" for reason in made_of.findings()]
     report = Report(policy, waiting, len(waiting), findings, whole, remarks)
     if policy.semantic != "keep":
         progress("embedding", 0, None)
         report.findings = Findings.merged(findings, asked_before(report, waiting, policy.semantic))
     if held_out:
         whole["splits"], lines = compare_splits(
-            report.kept_rows, balance, held_out, lambda done: progress("comparing splits", done, report.kept_count)
+            report.kept_rows, made_of, held_out, lambda done: progress("comparing splits", done, report.kept_count)
         )
         remarks += lines
     report.seconds = time.perf_counter() - started
     return report
-
-
-def _scan(policy: FilterPolicy, against: Iterable[Path], tokenizer: Path) -> Scan:
-    evals = read_evals([*policy.contamination, *against])
-    return Scan(policy, row_checks(evals, control_tokens(tokenizer)))
 
 
 def _shaped(rows: Iterable[Row | BadRow], shapes: Shapes) -> Iterator[Row | BadRow]:

@@ -42,10 +42,11 @@ class Scanned:
 
 @dataclass(frozen=True)
 class Scan:
-    """What is done with every row; can be pickled."""
+    """What is done with every row; can be pickled. `balance`: whether it is counted what the rows are made of."""
 
     policy: FilterPolicy
     checks: tuple[RowCheck, ...]
+    balance: bool = True
 
     @property
     def near(self) -> float | None:
@@ -73,10 +74,10 @@ class Scan:
         for i, row in enumerate(rows):
             if reasons := self._reasons(row):
                 found.append(Found(i, row.where, reasons))
-            if isinstance(row, Row):
+            if isinstance(row, Row) and self.balance:
                 balance.add(row)
-                if not self.policy.rejects(reasons):
-                    self._describe(row, traits[i])
+            if isinstance(row, Row) and not self.policy.rejects(reasons):
+                self._describe(row, traits[i])
         return Scanned(found, traits, balance)
 
     def _reasons(self, row: Row | BadRow) -> tuple[Reason, ...]:

@@ -140,7 +140,7 @@ ATTEMPTS = (
     Attempt("more CPU time", "import resource; resource.setrlimit(resource.RLIMIT_CPU, (1000, 1000))"),
     Attempt("CPU time past its limit", "while time.process_time() < 20: pass"),
     Attempt("wall time past its limit", "time.sleep(20)"),
-    Attempt("being root", "os.setuid(0); assert os.listdir('/root') is not None and open('/root/.x', 'w')", True, True),
+    Attempt("being root", "os.setuid(0); assert open(os.path.expanduser('~root/.x'), 'w')", True, True),
     Attempt("mounting", "c('mount', b'none', os.getcwd().encode(), b'tmpfs', 0, None)", True, True),
     Attempt("a namespace of one's own", "c('unshare', 0x10000000)", True),
     Attempt("another root directory", "os.chroot('.')", harmful=True),
