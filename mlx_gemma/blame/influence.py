@@ -10,7 +10,7 @@ followed: that a row also changes AdamW's second moments, and the gradients of t
 
 Scores alone favour rows with large gradients, which move everything, f too; scores over the gradient's length, which is
 relative influence (arXiv 2003.11630), favour rows that hardly move anything. Each finds planted rows where the other
-does not, and their geometric mean, at the last snapshot, finds both (benchmarks/planted.py): rows are ranked by it.
+does not, and their geometric mean, at the last snapshot, found both (exploratory: LOG.md): rows are ranked by it.
 """
 
 from __future__ import annotations

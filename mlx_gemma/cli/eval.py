@@ -21,8 +21,8 @@ def command(
 ) -> None:
     """Count bad outputs of greedy answers to SUITE's prompts: of MODEL, and with --adapter before and after it.
 
-    Code in the answers is executed, each in a process of its own with limits on time and memory. That is no sandbox:
-    use it with this project's suites and models you trust.
+    Code in the answers is executed in a sandbox (docs/sandbox.md), each in a process of its own with limits on time and
+    memory. This command does not yet prove the sandbox on your machine first: use it with models you trust.
 
     \b
     mlx-gemma eval evals/python3.jsonl --model nano --adapter runs/nano
