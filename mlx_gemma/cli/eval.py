@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
@@ -10,66 +11,69 @@ from mlx_gemma.cli import options
 
 
 @click.command()
-@click.argument("suite", type=click.Path(path_type=Path))
+@click.argument("suites", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="SUITE...")
 @click.option("--model", required=True, help="nano, a folder, a hub id, or a run folder.")
 @options.adapter
+@click.option("--compare", metavar="BASE", help="Also another model or run; `base`: the model without its adapter.")
 @options.system
-@options.max_tokens(192)
-@click.option("--save", type=options.OutputFile(), help="Write every answer and its verdict to this JSONL file.")
+@click.option("--compare-system", metavar="TEXT", help="The other side's system turn, if not the same; '' for none.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the sampled answers.")
+@click.option("--sampled/--no-sampled", default=True, help="Also the sampled answers that the suite asks for.")
+@click.option("--max-tokens", type=click.IntRange(1), help="Of an answer; by default the suite says.")
+@click.option("--batch", type=click.IntRange(1), default=16, show_default=True, help="Answers at once.")
+@click.option("--perplexity", metavar="ROWS", help="Also the perplexity of this file's answers.")
+@click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False), default=Path("runs/eval"), show_default=True,
+    help="OUT/SUITE/MODEL/ gets results.jsonl and report.html.",
+)  # fmt: skip
+@click.option("--fresh", is_flag=True, help="Answer again what OUT has answers to.")
+@click.option("--unsafe-exec", is_flag=True, help="Run the answers' code without a sandbox, as you, on this machine.")
+@click.option("--json", "as_json", is_flag=True, help="The summary as JSON.")
 def command(
-    suite: Path, model: str, adapter: Path | None, system: str | None, max_tokens: int, save: Path | None
+    suites: tuple[Path, ...],
+    model: str,
+    adapter: Path | None,
+    compare: str | None,
+    system: str | None,
+    compare_system: str | None,
+    seed: int,
+    sampled: bool,
+    max_tokens: int | None,
+    batch: int,
+    perplexity: str | None,
+    out: Path,
+    fresh: bool,
+    unsafe_exec: bool,
+    as_json: bool,
 ) -> None:
-    """Count bad outputs of greedy answers to SUITE's prompts: of MODEL, and with --adapter before and after it.
+    """Count MODEL's bad answers to the prompts of each SUITE, and in which ways they are bad.
 
-    Code in the answers is executed in a sandbox (docs/sandbox.md), each in a process of its own with limits on time and
-    memory. This command does not yet prove the sandbox on your machine first: use it with models you trust.
+    Code in the answers is run in a sandbox that is first proved on this machine (docs/sandbox.md). Answers are kept: a
+    run that was stopped goes on, and one that is finished is only shown. docs/eval.md tells how each verdict is found.
 
     \b
-    mlx-gemma eval evals/python3.jsonl --model nano --adapter runs/nano
+    mlx-gemma eval evals/python3.jsonl --model nano
+    mlx-gemma eval evals/*.jsonl --model runs/python3 --compare base
+    mlx-gemma eval evals/python3.jsonl --model nano --system "Prefer Python 3." --compare-system ""
     """
-    from rich.table import Table
+    from mlx_gemma.evaluate.contenders import contenders
+    from mlx_gemma.evaluate.sandbox import prove, without_wall
+    from mlx_gemma.evaluate.session import Session
+    from mlx_gemma.evaluate.suite import read_suite
+    from mlx_gemma.evaluate.table import show_session
 
-    from mlx_gemma.data.write import write_jsonl
-    from mlx_gemma.evaluate.judge import read_suite
-    from mlx_gemma.evaluate.suite import Outcome, run_suite
-    from mlx_gemma.gemma4 import lora
-    from mlx_gemma.gemma4.load import load
-
-    console = options.console()
-    items = read_suite(suite)
-    # Both halves on the base that the adapter was trained on; and a fault of the second is told before the first.
-    quantization = lora.quantization_of(adapter) if adapter else {}
-    outcomes: dict[str, Outcome] = {}
-    gemma = load(model, **quantization)
-    if adapter:
-        lora.check_base(adapter, gemma.checkpoint)
-    with console.status("answering") as status:
-        for name in ("before", "after") if adapter else ("answers",):
-            if name == "after" and adapter:
-                lora.load_adapter(gemma.model, adapter)
-            count = iter(range(1, len(items) + 1))
-            outcomes[name] = run_suite(
-                gemma,
-                items,
-                system=system,
-                max_tokens=max_tokens,
-                done=lambda a, name=name, count=count: status.update(f"{name}: {next(count)}/{len(items)}"),  # type: ignore[misc]
-            )
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("verdict")
-    for name in outcomes:
-        table.add_column(name, justify="right")
-    for verdict in next(iter(outcomes.values())).rates():
-        table.add_row(verdict, *(str(o.rates()[verdict]) for o in outcomes.values()))
-    table.add_row("bad outputs", *(str(o.bad) for o in outcomes.values()), style="bold")
-    console.print(table)
-    console.print("count, share and Wilson 95 % interval; greedy; bad: all but good", style="dim")
-    if save is not None:
-        write_jsonl(
-            save,
-            (
-                {"side": side, "id": a.item.id, "prompt": a.item.prompt, "text": a.text, **vars(a.verdict)}
-                for side, o in outcomes.items()
-                for a in o.answers
-            ),
-        )
+    console = options.console(stderr=as_json)
+    read = [read_suite(suite) for suite in suites]
+    sides = contenders(model, adapter, system, compare=compare, compare_system=compare_system)
+    wall = without_wall() if unsafe_exec else None
+    if wall is None:
+        with console.status("trying the sandbox (15 s, once after a start of the machine)"):
+            prove().require()
+    session = Session(read, sides, out, seed=seed, sampled=sampled, max_tokens=max_tokens, batch=batch, wall=wall)
+    session.prepare(fresh=fresh)
+    with console.status("loading") as status:
+        done = session.run(perplexity, say=status.update)
+    if as_json:
+        click.echo(json.dumps(done.summary(), indent=1, ensure_ascii=False))
+    else:
+        show_session(console, done)

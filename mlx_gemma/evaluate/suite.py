@@ -3,13 +3,15 @@
 A suite is a JSON Lines file. Its first line may be a header, and every other line is an item (evals/README.md):
 
     {"suite": NAME, "version": 1, "about": ..., "bad": [VERDICT, ...], "max_tokens": 512,
-     "sampled": {"temperature": 0.7, "items": 65}}
+     "sampled": {"temperature": 0.7, "items": 65}, "columns": KEY}
     {"id": ..., "type": ..., "prompt": TEXT or "messages": [...], "system": TEXT, "tests": {...}, "expect": [RULE, ...],
+     "followed": {"check": [...]} or {"expect": [RULE, ...]}, "harmful": BOOL, "cluster": TEXT,
      "reference": TEXT, "wrong": [{"answer": TEXT, "why": VERDICT}, ...]}
 
 An item needs a prompt, and tests (data/solutions.py) or rules (expect.py), or "harmful": true or false where it is
-judged by whether it is refused; other keys are kept in `record`. HumanEval's and MBPP's own files are suites too
-(published.py).
+judged by whether it is refused. `followed` tells an answer that does what a misleading request says. Items of one
+`cluster` ("pair" and "family" serve as well) are alike, and no independent evidence. Other keys are kept in `record`.
+HumanEval's and MBPP's own files are suites too (published.py). Verdicts: judge.py.
 """
 
 from __future__ import annotations
@@ -24,13 +26,11 @@ from mlx_gemma.data.decoding.json_text import Bad
 from mlx_gemma.data.records import conversation_of, read_records, text_of
 from mlx_gemma.errors import DataError
 from mlx_gemma.evaluate.expect import fault
-from mlx_gemma.evaluate.greedy import Answer, Outcome, run_suite
 from mlx_gemma.evaluate.published import published_item
 
-__all__ = ["BAD", "Answer", "Checks", "Header", "Item", "Outcome", "Sampled", "Suite", "read_suite", "run_suite"]
-
 BAD = ("python2", "syntax", "raises", "wrong", "timeout", "no code", "truncated", "repetition", "followed", "refused")
-VERDICTS = (*BAD, "comply", "incoherent")  # the last two of the suite `safety`
+VERDICTS = (*BAD, "comply", "incoherent", "pushback")  # the last three are bad only where a suite says so
+CLUSTERS = ("cluster", "pair", "family")
 SEE = "see evals/README.md"
 
 
@@ -59,6 +59,9 @@ class Item:
         tests: None where nothing is executed.
         expect: rules of expect.py.
         reference: an answer that is good.
+        followed: what only an answer meets that follows the misleading part: tests, rules, or neither.
+        harmful: whether it must be refused; None where the suite does not ask.
+        cluster: what is alike; the item's own id where it stands alone.
         wrong: (answer, a verdict that it must get).
         record: the line as it stands, with what a suite of its own adds.
         where: file and line.
@@ -70,6 +73,9 @@ class Item:
     system: str | None = None
     tests: Checks | None = None
     expect: tuple[Mapping[str, Any], ...] = ()
+    followed: Checks | tuple[Mapping[str, Any], ...] = ()
+    harmful: bool | None = None
+    cluster: str = ""
     reference: str | None = None
     wrong: tuple[tuple[str, str], ...] = ()
     record: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
@@ -91,7 +97,8 @@ class Sampled:
 
 @dataclass(frozen=True)
 class Header:
-    """What holds for all items; `bad`: the verdicts that make an answer bad."""
+    """What holds for all items; `bad`: the verdicts that make an answer bad; `columns`: the key of the items by whose
+    value they are counted apart."""
 
     name: str
     version: int = 1
@@ -99,6 +106,7 @@ class Header:
     bad: tuple[str, ...] = BAD
     max_tokens: int = 512
     sampled: Sampled | None = None
+    columns: str | None = None
 
 
 @dataclass(frozen=True)
@@ -139,7 +147,7 @@ def read_suite(file: Path) -> Suite:
 
 
 def _header(record: dict[str, Any]) -> Header:
-    known = {"suite", "version", "about", "bad", "max_tokens", "sampled"}
+    known = {"suite", "version", "about", "bad", "max_tokens", "sampled", "columns"}
     if unknown := sorted(set(record) - known):
         raise Bad(f"the header has no {unknown[0]!r}", f"its keys are {', '.join(sorted(known))}")
     bad = _texts(record, "bad") if "bad" in record else BAD
@@ -160,30 +168,47 @@ def _header(record: dict[str, Any]) -> Header:
         bad=tuple(bad),
         max_tokens=_whole(record, "max_tokens") if "max_tokens" in record else 512,
         sampled=sampled,
+        columns=text_of(record, "columns") if record.get("columns") is not None else None,
     )
 
 
 def _item(record: dict[str, Any], place: str, where: str) -> Item:
-    tests, expect = _tests(record.get("tests")), record.get("expect") or []
-    if not isinstance(expect, list):
-        raise Bad("'expect' must be a list of rules", SEE)
-    for rule in expect:
-        if what := fault(rule):
-            raise Bad(what, SEE)
-    if tests is None and not expect and not isinstance(record.get("harmful"), bool):
+    tests, expect, harmful = _tests(record.get("tests")), _rules(record.get("expect")), record.get("harmful")
+    if harmful is not None and not isinstance(harmful, bool):
+        raise Bad("'harmful' must be true or false", SEE)
+    if tests is None and not expect and harmful is None:
         raise Bad("an item without 'tests', 'expect' and 'harmful'", "say what an answer must do")
+    name = str(record.get("id", place))
     return Item(
-        id=str(record.get("id", place)),
+        id=name,
         type=str(record.get("type") or record.get("family") or ""),
         messages=conversation_of(record),
         system=text_of(record, "system") if record.get("system") is not None else None,
         tests=tests,
-        expect=tuple(expect),
+        expect=expect,
+        followed=_followed(record.get("followed")),
+        harmful=harmful,
+        cluster=str(next((record[k] for k in CLUSTERS if record.get(k) is not None), name)),
         reference=text_of(record, "reference") if record.get("reference") is not None else None,
         wrong=_wrong(record.get("wrong") or []),
         record=record,
         where=where,
     )
+
+
+def _rules(found: Any) -> tuple[Mapping[str, Any], ...]:
+    if not isinstance(found or [], list):
+        raise Bad("'expect' must be a list of rules", SEE)
+    for rule in found or []:
+        if what := fault(rule):
+            raise Bad(what, SEE)
+    return tuple(found or ())
+
+
+def _followed(found: Any) -> Checks | tuple[Mapping[str, Any], ...]:
+    if isinstance(found, dict) and set(found) == {"expect"}:
+        return _rules(found["expect"])
+    return _tests(found) or ()
 
 
 def _tests(found: Any) -> Checks | None:

@@ -75,12 +75,16 @@ def _limit(limits: dict[str, Any]) -> None:
 
 def _raised_in(error: BaseException | None, file: str) -> bool:
     """Whether the traceback passes through `file`: the program raised, not a check that lacks a name."""
-    trace = error.__traceback__ if error else None
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename == file:
+    while error is not None:
+        trace = error.__traceback__
+        while trace is not None:
+            if trace.tb_frame.f_code.co_filename == file:
+                return True
+            trace = trace.tb_next
+        if isinstance(error, SyntaxError):
             return True
-        trace = trace.tb_next
-    return isinstance(error, SyntaxError)
+        error = error.__cause__  # of "generator raised StopIteration" only the cause was raised in the generator
+    return False
 
 
 def _execute(code: types.CodeType, scope: dict[str, Any]) -> None:

@@ -1,0 +1,84 @@
+"""Where one model's answers to one suite are kept, so that a killed run goes on and a finished one is not made again.
+
+settings.json    what was asked of which model, with digests; answers made with others are not mixed in
+results.jsonl    the answers (results.py)
+report.html      the page (report/)
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mlx_gemma import run
+from mlx_gemma.digest import digest_files, digest_json
+from mlx_gemma.errors import UserError
+from mlx_gemma.evaluate.contenders import Contender
+from mlx_gemma.evaluate.results import NAME
+from mlx_gemma.evaluate.suite import Suite
+from mlx_gemma.gemma4 import lora
+from mlx_gemma.gemma4.checkpoint import find
+
+SETTINGS = "settings.json"
+
+
+def settings(
+    contender: Contender, suite: Suite, *, seed: int, sampled: bool, max_tokens: int | None, batch: int
+) -> dict[str, Any]:
+    """Everything that the answers and their verdicts follow from, but the code."""
+    adapter, header = contender.adapter, suite.header
+    checkpoint = find(contender.model, contender.revision)
+    return {
+        "suite": header.name,
+        "version": header.version,
+        "items": digest_json([item.record for item in suite.items]),
+        "bad": list(header.bad),
+        "model": checkpoint.name,
+        "fingerprint": checkpoint.fingerprint,
+        "adapter": str(adapter) if adapter else None,
+        "adapter_digest": digest_files([adapter / lora.WEIGHTS]) if adapter else None,
+        "quantization": contender.quantization,
+        "system": contender.system,
+        "seed": seed,
+        "sampled": sampled and header.sampled is not None,
+        "max_tokens": max_tokens or header.max_tokens,
+        "batch": batch,
+    }
+
+
+def prepare(folder: Path, wanted: Mapping[str, Any], *, fresh: bool = False) -> Path:
+    """Make the folder, or find that it holds answers of these settings; the results file in it.
+
+    Args:
+        fresh: remove the answers that are there.
+
+    Raises:
+        UserError: it holds answers made with other settings (which), something else, or cannot be written.
+    """
+    file, kept = folder / NAME, folder / SETTINGS
+    with run.disk_errors(folder):
+        if folder.exists() and not kept.is_file() and (not folder.is_dir() or any(folder.iterdir())):
+            raise UserError("exists and holds no evaluation", where=folder, fix="give another --out")
+        if kept.is_file() and not fresh:
+            differing = _differing(kept, wanted)
+            if differing:
+                what = f"holds answers made with another {differing}"
+                raise UserError(what, where=folder, fix="add --fresh to answer again, or give another --out")
+        elif fresh:
+            for path in (file, folder / "report.html"):
+                path.unlink(missing_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        run.write_json(kept, wanted)
+    return file
+
+
+def _differing(kept: Path, wanted: Mapping[str, Any]) -> str | None:
+    try:
+        found = json.loads(kept.read_text(encoding="utf8"))
+        names = [name for name in wanted if found[name] != wanted[name]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return "version of mlx-gemma"
+    names = [name for name in names if name != "adapter"]  # its place may change, its content not
+    return names[0].replace("_", " ") if names else None

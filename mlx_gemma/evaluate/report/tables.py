@@ -1,0 +1,149 @@
+"""Verdicts by column, with two sides before and after; and types of query, the worst first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mlx_gemma.data.visible import visible
+from mlx_gemma.evaluate.report.head import Found, badge, words
+from mlx_gemma.evaluate.report.plots import interval_plot, pick
+from mlx_gemma.evaluate.stats import DESCRIPTIVE_BELOW, Rate
+from mlx_gemma.evaluate.suite import Suite
+from mlx_gemma.evaluate.summary import Column, Side, counts, held, types
+from mlx_gemma.html_page import Html, el, html
+
+MEANINGS = {
+    "python2": "Python 2's grammar, names or idioms",
+    "syntax": "no Python parses its code",
+    "raises": "the code, or a check of it, raises, or ends its process",
+    "wrong": "a check is not true, or a rule of the item is not met",
+    "timeout": "the code runs too long",
+    "no code": "code was asked for",
+    "truncated": "it ends inside its code, or its tokens ran out",
+    "repetition": "it goes round in a circle",
+    "followed": "it does what the misleading part says",
+    "refused": "it refuses what is harmless",
+    "comply": "it does what is harmful, wholly or partly",
+    "incoherent": "it neither refuses nor answers",
+    "pushback": "it says that the request is wrong somewhere",
+}
+
+
+def verdicts_table(suite: Suite, sides: Sequence[Side], by_column: Sequence[Sequence[Column]], found: Found) -> Html:
+    """Every verdict that holds somewhere; several may hold for one answer."""
+    names = ("bad", *held([row for side in sides for row in side.rows]))
+    if len(sides) == 1:
+        body = _one(suite, names, by_column[0])
+    else:
+        tables = [
+            _two(suite, at, [columns[at] for columns in by_column], sides, found) for at in range(len(by_column[0]))
+        ]
+        body = html(*tables)
+    meanings = [html(el("dt", name), el("dd", MEANINGS[name])) for name in names[1:]]
+    said = "✗ counts as bad in this suite; several verdicts may hold for one answer."
+    return el(
+        "section",
+        el("h2", "Verdicts"),
+        el("p", said, class_="quiet"),
+        body,
+        el("details", el("summary", "What they mean"), el("dl", *meanings, class_="meanings")) if meanings else "",
+        id="verdicts",
+    )
+
+
+def _one(suite: Suite, names: Sequence[str], columns: Sequence[Column]) -> Html:
+    head = el("tr", el("th", "Verdict", scope="col"), *(el("th", visible(c.name), scope="col") for c in columns))
+    rates = [counts(column.rows, names[1:]) for column in columns]
+    lines = [
+        el("tr", _name(suite, name), *(_cell(of[name], 0, name, at) for at, of in enumerate(rates)))
+        for name in names
+    ]  # fmt: skip
+    return _scrolled("verdicts", el("table", el("thead", head), el("tbody", *lines), class_="verdicts"))
+
+
+def _two(suite: Suite, at: int, columns: Sequence[Column], sides: Sequence[Side], found: Found) -> Html:
+    names = [verdict for column, verdict in found if column == columns[0].name]
+    titles = ["Verdict", *(visible(side.name) for side in sides), "Difference, points", "Finding"]
+    rates = [counts(column.rows, names[1:]) for column in columns]
+    lines = []
+    for name in names:
+        comparison = found[columns[0].name, name]
+        low, high = comparison.interval
+        reach = el("small", f"{low * 100:+.1f} to {high * 100:+.1f}", class_="quiet")
+        lines.append(
+            el(
+                "tr",
+                _name(suite, name),
+                *(_cell(of[name], side, name, at) for side, of in enumerate(rates)),
+                el("td", f"{comparison.difference * 100:+.1f} ", reach, class_="number"),
+                el("td", badge(comparison), el("small", words(comparison), class_="quiet"), class_="said"),
+            )
+        )
+    return _scrolled(
+        f"verdicts, {columns[0].name}",
+        el(
+            "table",
+            el("caption", visible(columns[0].name)) if len(columns[0].name) else "",
+            el("thead", el("tr", *(el("th", title, scope="col") for title in titles))),
+            el("tbody", *lines),
+            class_="verdicts compared",
+        ),
+    )
+
+
+def _name(suite: Suite, verdict: str) -> Html:
+    counts_as_bad = verdict in suite.header.bad
+    return el("th", "Bad answers" if verdict == "bad" else f"{'✗ ' if counts_as_bad else ''}{verdict}", scope="row")
+
+
+def _cell(rate: Rate, side: int, verdict: str, column: int) -> Html:
+    low, high = rate.interval
+    return el(
+        "td",
+        el("b", f"{rate.value:.1%}"),
+        " ",
+        pick(f"{rate.count}/{rate.total}", verdict=f"{side} {verdict}", column=column) if rate.count else f"0/{rate.total}",
+        el("small", f"{low:.1%} to {high:.1%}", class_="quiet"),
+        class_="number",
+    )  # fmt: skip
+
+
+def _scrolled(label: str, table: Html) -> Html:
+    """Wide tables scroll by themselves, the page does not; the keyboard reaches them."""
+    return el("div", table, class_="scrolled", role="region", tabindex=0, aria_label=visible(label))
+
+
+def types_table(sides: Sequence[Side], by_column: Sequence[Sequence[Column]]) -> Html:
+    """Bad answers by type, in each column; nothing where no column has several types."""
+    kinds = sorted({row.type for side in sides for row in side.rows})
+    blocks = [
+        _types([columns[at] for columns in by_column], sides, at, kinds)
+        for at, column in enumerate(by_column[0])
+        if len({row.type for row in column.rows}) > 1
+    ]
+    if not blocks:
+        return Html()
+    of = f" {sides[-1].name}'s" if len(sides) == 2 else ""
+    said = (
+        f"Bad answers by type of query,{visible(of)} worst first. “descriptive”: fewer than {DESCRIPTIVE_BELOW} answers, "
+        "which describe these items and say little of others."
+    )
+    return el("section", el("h2", "Types"), el("p", said, class_="quiet"),
+              el("div", *blocks, class_="grid"), id="types")  # fmt: skip
+
+
+def _types(columns: Sequence[Column], sides: Sequence[Side], at: int, kinds: Sequence[str]) -> Html:
+    found = [{cell.name: cell for cell in types(column.rows)} for column in columns]
+    lines = []
+    for name, cell in found[-1].items():
+        rates = [of[name].rate for of in found]
+        shown = " → ".join(f"{rate.count}/{rate.total}" if len(rates) == 1 else f"{rate.count}" for rate in rates)
+        numbers = shown if len(rates) == 1 else f"{shown} of {cell.rate.total}"
+        which = kinds.index("" if name == "(no type)" else name)
+        label = pick(visible(name), type=which, column=at)
+        plots = [interval_plot(rate, i if len(rates) == 2 else 1) for i, rate in enumerate(rates)]
+        note = el("small", "descriptive", class_="quiet") if cell.descriptive else ""
+        lines.append(el("li", el("span", label, " ", note, class_="name"), el("span", *plots),
+                        el("span", numbers, class_="number")))  # fmt: skip
+    heading = el("h3", visible(columns[0].name)) if columns[0].name else ""
+    return el("div", heading, el("ul", *lines, class_="bars"), class_="block")
