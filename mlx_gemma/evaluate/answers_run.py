@@ -33,7 +33,7 @@ class Sandboxed:
 
     @classmethod
     def unsafe(cls) -> Sandboxed:
-        """Without a wall, only limits on time and memory."""
+        """Without a wall, with limits on time and memory only."""
         return cls(without_wall())
 
     @property

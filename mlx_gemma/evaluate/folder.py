@@ -21,7 +21,7 @@ from mlx_gemma.evaluate.suite import Suite
 from mlx_gemma.gemma4 import lora
 from mlx_gemma.gemma4.checkpoint import find
 
-SETTINGS = "settings.json"
+SETTINGS, REPORT = "settings.json", "report.html"
 
 
 def settings(
@@ -48,30 +48,32 @@ def settings(
     }
 
 
-def prepare(folder: Path, wanted: Mapping[str, Any], *, fresh: bool = False) -> Path:
-    """Make the folder, or find that it holds answers of these settings; the results file in it.
+def check(folder: Path, wanted: Mapping[str, Any], *, fresh: bool = False) -> None:
+    """Whether answers of these settings may be written to the folder: a new one, an empty one, or one that has such.
 
     Args:
-        fresh: remove the answers that are there.
+        fresh: the answers that are there may go.
 
     Raises:
-        UserError: it holds answers made with other settings (which), something else, or cannot be written.
+        UserError: it holds answers made with other settings (which), or something else.
     """
-    file, kept = folder / NAME, folder / SETTINGS
+    kept = folder / SETTINGS
     with run.disk_errors(folder):
         if folder.exists() and not kept.is_file() and (not folder.is_dir() or any(folder.iterdir())):
             raise UserError("exists and holds no evaluation", where=folder, fix="give another --out")
-        if kept.is_file() and not fresh:
-            differing = _differing(kept, wanted)
-            if differing:
-                what = f"holds answers made with another {differing}"
-                raise UserError(what, where=folder, fix="add --fresh to answer again, or give another --out")
-        elif fresh:
-            for path in (file, folder / "report.html"):
-                path.unlink(missing_ok=True)
+        if kept.is_file() and not fresh and (differing := _differing(kept, wanted)):
+            what = f"holds answers made with another {differing}"
+            raise UserError(what, where=folder, fix="add --fresh to answer again, or give another --out")
+
+
+def make(folder: Path, wanted: Mapping[str, Any], *, fresh: bool = False) -> Path:
+    """Make the folder, which `check` allows, and remove old answers where `fresh`; the results file in it."""
+    with run.disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        run.write_json(kept, wanted)
-    return file
+        for name in (NAME, REPORT) if fresh else ():
+            (folder / name).unlink(missing_ok=True)
+        run.write_json(folder / SETTINGS, wanted)
+    return folder / NAME
 
 
 def _differing(kept: Path, wanted: Mapping[str, Any]) -> str | None:

@@ -189,16 +189,17 @@ def compare_values(
 
 
 Paired = TypeVar("Paired", Comparison, ValueComparison)
+Key = TypeVar("Key", bound=Hashable)
 
 
-def holm(comparisons: Mapping[str, Paired]) -> dict[str, Paired]:
+def holm(comparisons: Mapping[Key, Paired]) -> dict[Key, Paired]:
     """The comparisons with `tests` and `p_holm` set (Holm 1979, Scandinavian Journal of Statistics 6:65-70).
 
     The chance that any of them is "better" or "worse" without a difference is then at most 5 %. Intervals stay as they
     are, one by one.
     """
     count, largest = len(comparisons), 0.0
-    corrected: dict[str, Paired] = {}
+    corrected: dict[Key, Paired] = {}
     for rank, name in enumerate(sorted(comparisons, key=lambda n: comparisons[n].p)):
         largest = max(largest, min(1.0, (count - rank) * comparisons[name].p))
         corrected[name] = replace(comparisons[name], tests=count, p_holm=largest)

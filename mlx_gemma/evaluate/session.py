@@ -91,11 +91,18 @@ class Session:
         Raises:
             UserError: one of them holds other answers, or something else.
         """
-        for suite in self.suites:
-            for side in self.sides:
-                wanted = self._settings(suite, side)
-                place = self.out / _safe(suite.header.name) / side.name
-                self.files[suite.header.name, side.name] = folder.prepare(place, wanted, fresh=fresh)
+        places = {
+            (suite.header.name, side.name): (
+                self.out / _safe(suite.header.name) / side.name,
+                self._settings(suite, side),
+            )
+            for suite in self.suites
+            for side in self.sides
+        }
+        for place, wanted in places.values():
+            folder.check(place, wanted, fresh=fresh)
+        for key, (place, wanted) in places.items():
+            self.files[key] = folder.make(place, wanted, fresh=fresh)
 
     def run(self, rows: str | None = None, say: Callable[[str], None] = lambda text: None) -> Finished:
         """Answer what is not answered yet, a side after the other, and write the reports.
@@ -142,9 +149,10 @@ class Session:
     def _report(self, suite: Suite, sides: Mapping[tuple[str, str], Side]) -> Done:
         name = suite.header.name
         chosen = tuple(sides[name, side.name] for side in self.sides)
-        page = self.files[name, self.sides[-1].name].with_name("report.html")
+        page = self.files[name, self.sides[-1].name].with_name(folder.REPORT)
+        document = report(suite, chosen, platform.describe())
         with run.disk_errors(page.parent):
-            run.write_text(page, report(suite, chosen, platform.describe()))
+            run.write_text(page, document)
         return Done(suite, chosen, page)
 
 

@@ -4,7 +4,7 @@
     counts(rows)                 {verdict: Rate}, "bad" first
     types(rows)                  one rate of bad answers a type of query, descriptive under 20 items
     confidences(rows)            {"mean token": Calibration, "least certain token": Calibration}
-    compared(first, second)      {(column, verdict): Comparison}, Holm-corrected over all of them
+    compared(first, second)      {(column, verdict): Comparison}, Holm-corrected
 
 Answers of one cluster are no independent evidence: comparisons and calibration resample clusters, Wilson intervals of
 rates take each answer for one of its own.
@@ -97,6 +97,9 @@ def confidences(rows: Sequence[Row]) -> dict[str, Calibration]:
 def compared(first: Sequence[Row], second: Sequence[Row]) -> dict[tuple[str, str], Comparison]:
     """Two models' answers to the same items, by column: bad answers and each verdict that holds for one of them.
 
+    Bad answers are the question that the suite was made for: they are corrected for the number of columns alone, the
+    verdicts, which say in which way, for how many of them there are.
+
     Raises:
         UserError: they answered other items, or one of them not all.
     """
@@ -112,6 +115,6 @@ def compared(first: Sequence[Row], second: Sequence[Row]) -> dict[tuple[str, str
                 clusters=clusters,
                 better="higher" if verdict in HIGHER_IS_BETTER else "lower",
             )
-    names = {f"{column}\0{verdict}": key for key in found for column, verdict in [key]}
-    corrected = holm({name: found[key] for name, key in names.items()})
-    return {names[name]: comparison for name, comparison in corrected.items()}
+    primary = {key: c for key, c in found.items() if key[1] == "bad"}
+    corrected = holm(primary) | holm({key: c for key, c in found.items() if key not in primary})
+    return {key: corrected[key] for key in found}

@@ -14,13 +14,15 @@ from mlx_gemma.evaluate.stats import Rate
 from mlx_gemma.evaluate.summary import columns, compared, confidences, counts, held, types
 
 WORST = 5  # types of query that are named
+NOTE = "95 % intervals; exact paired tests, Holm-corrected: bad over the columns, verdicts over all of them"
 
 
 def show_session(console: Console, finished: Finished) -> None:
     """All suites, each with its one or two sides, and where its page is."""
     for done in finished.suites:
         header = done.suite.header
-        console.print(f"\n{header.name}, version {header.version}: {header.about}", style="bold")
+        title = f"{header.name}, version {header.version}"
+        console.print(f"\n{title}: {header.about}" if header.about else f"\n{title}", style="bold")
         if len(done.sides) == 2:
             first, second = done.sides
             show_compared(console, (first.name, second.name), first.rows, second.rows)
@@ -54,23 +56,24 @@ def show_compared(console: Console, names: tuple[str, str], first: Sequence[Row]
         chosen = {verdict: c for (name, verdict), c in found.items() if name == column}
         for verdict, comparison in chosen.items():
             a, b = comparison.rates
-            cells = (verdict, short(a), short(b), _points(comparison), comparison.verdict)
+            cells = (verdict, _share(a), _share(b), _points(comparison), comparison.verdict)
             table.add_row(*cells, style="bold" if verdict == "bad" else None)
         console.print(table)
         bad = chosen["bad"]
         if bad.verdict == "cannot tell":
             least = f"{bad.smallest * 100:.0f} points" if bad.smallest is not None else "no difference at all"
             console.print(f"{bad.effective:.0f} independent items could have shown {least}", style="dim")
-    note = f"95 % intervals; findings by exact paired tests, Holm-corrected for {len(found)} comparisons"
-    console.print(note, style="dim", soft_wrap=True)
+    console.print(NOTE, style="dim", soft_wrap=True)
+
+
+def _share(rate: Rate) -> str:
+    return f"{rate.count}/{rate.total} {rate.value * 100:.0f} %"
 
 
 def short(rate: Rate) -> str:
     """12/69 17 % (10-28)"""
-    if not rate.total:
-        return "0/0"
     low, high = rate.interval
-    return f"{rate.count}/{rate.total} {rate.value:.0%} ({low * 100:.0f}-{high * 100:.0f})".replace("%", " %")
+    return f"{_share(rate)} ({low * 100:.0f}-{high * 100:.0f})"
 
 
 def _points(comparison: Comparison) -> str:

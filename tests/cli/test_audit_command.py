@@ -128,7 +128,11 @@ def test_the_recipes_validation_is_compared(
     [
         (["audit"], "give DATA"),
         (["audit", "--recipe", "none.yaml"], "no such recipe"),
-        (["audit", "{data}", "--json", "{data}"], "would be overwritten"),
+        (["audit", "{data}", "--json", "{data}"], "would be overwritten, and is read; give --json another name"),
+        (["audit", "{data}", "--write", "{data}"], "would be overwritten, and is read; give --write another name"),
+        (["audit", "{data}", "--write", "."], "is a directory"),
+        (["audit", "{data}", "--write", "new", "--out", "new"], "is a folder, and would be a file; give --write"),
+        (["audit", "{data}", "--unsafe-exec"], "give --run too"),
         (["audit", "{data}", "--json", "none/audit.json"], "the folder of none/audit.json is not there"),
         (["audit", "{data}", "--json", "a.rejected.jsonl", "--write", "a.jsonl"], "two outputs"),
         (["audit", "{data}", "--workers", "0"], "x>=1"),

@@ -69,9 +69,12 @@ def test_split_is_whole_or_not_at_all(gemma, tmp_path: Path) -> None:  # type: i
     before = data.read_bytes()
     for args, line in (
         (("split", data, "--out", data.parent), "exists; remove it"),
-        (("split", data.parent, "--out", tmp_path / "x"), "1 groups by 'family' of 3 rows leave valid empty"),
+        (("split", data.parent, "--out", tmp_path / "x"), "1 group by 'family' of 3 rows: valid stays empty"),
         (("split", data, "--by", "author", "--out", tmp_path / "x"), "train.jsonl:1: has no 'author' to be grouped by"),
-        (("split", data, "--shares", "1", "1", "1", "--out", tmp_path / "x"), "give three that add up to 1"),
+        (
+            ("split", data, "--shares", "1", "1", "1", "--out", tmp_path / "x"),
+            "shares of 1, 1, 1 are none; give three that add up to 1",
+        ),
         (("split", tmp_path / "none", "--out", tmp_path / "x"), "no such file or folder"),
     ):
         status, out, err = gemma(*args)

@@ -55,6 +55,18 @@ def test_share_is_met_and_kinds_come_equally_often(chosen: dict[str, list[Advers
         assert {kind: sum(s.kind == kind for s in samples) for kind in KINDS} == dict.fromkeys(KINDS, 20)
 
 
+def test_code_at_the_beginning_of_a_sentence_keeps_its_small_letter(chosen: dict[str, list[AdversarialSample]]) -> None:
+    """`len(x)` is a function, Len(x) is none."""
+    truths = {(k, s["name"]): s["truth"] for k in KINDS for s in texts()[k].get("statements", []) if "refuted" in s}
+    small = 0
+    for sample in (s for samples in chosen.values() for s in samples):
+        if (known := truths.get((sample.kind, sample.name))) is not None:
+            said = [truth for truth in known if truth in sample.answered]
+            assert said, sample.answered
+            small += said[0][0].islower() and f". {said[0]}" in sample.answered
+    assert small > 5
+
+
 def test_correct_answers_say_something_and_pass_their_checks(chosen: dict[str, list[AdversarialSample]]) -> None:
     for sample in (s for samples in chosen.values() for s in samples):
         prose, code, rest = re.fullmatch(r"(.*?)\n\n```python\n(.*)\n```(.*)", sample.answered, re.DOTALL).groups()  # type: ignore[union-attr]

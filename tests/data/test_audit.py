@@ -122,11 +122,12 @@ def test_limits() -> None:
     assert audit(ROWS, policy).as_json()["breaches"] == audit(ROWS, policy).breaches()
 
 
-def test_answers_of_an_eval(tmp_path: Path) -> None:
+@pytest.mark.parametrize("key", ["canonical_solution", "reference"])
+def test_answers_of_an_eval(tmp_path: Path, key: str) -> None:
     code = "def horner(coefficients, x):\n    return reduce(lambda sum, c: sum * x + c, coefficients)"
     evals = tmp_path / "evals.jsonl"
     items = [
-        {"id": "e1", "prompt": "Say it.", "canonical_solution": code},
+        {"id": "e1", "prompt": "Say it.", key: code, "wrong": "x = 1\n" * 9},
         {"id": "e2", "prompt": "X?", "answer": "x + 1"},
     ]
     evals.write_text("".join(json.dumps(item) + "\n" for item in items))

@@ -59,6 +59,17 @@ def test_what_makes_it_another_audit(data: Path, tmp_path: Path, monkeypatch: py
     assert not audit_files(str(data), POLICY, [evals]).from_cache
 
 
+def test_the_page_is_no_part_of_what_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(Path(cache.__file__).parents[1], tmp_path / "data")
+    monkeypatch.setattr(cache, "__file__", str(tmp_path / "data" / "audit" / "cache.py"))
+    monkeypatch.setattr(cache, "PAGE", tmp_path / "data" / "audit" / "page")
+    before = cache._source()
+    (tmp_path / "data" / "audit" / "page" / "plots.py").write_text("x = 1\n")
+    assert cache._source() == before
+    (tmp_path / "data" / "reason.py").write_text("x = 1\n")
+    assert cache._source() != before
+
+
 def test_data_that_change_after_the_audit(data: Path, tmp_path: Path) -> None:
     audit_files(str(data), POLICY)
     report = audit_files(str(data), POLICY)

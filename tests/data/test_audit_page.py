@@ -106,7 +106,7 @@ def test_the_counts_are_the_reports(few: list[Row | BadRow]) -> None:
     assert "Beyond a limit of the policy: python2: 2 of 7 rows (28.57%), the limit is 10.00%" in text
     assert "✗ beyond: Python 2: 2 rows, 28.57%" in text
     assert "✓ unsafe: 0 rows" in text
-    assert "Not looked for: contamination, semantic ." in text
+    assert "Not looked for: runs, contamination, semantic ." in text
 
 
 def test_what_was_found_is_marked_where_it_is(few: list[Row | BadRow]) -> None:
@@ -242,6 +242,22 @@ def visible_rows(view: Any) -> int:
     return sum(row.is_visible() for row in view.locator(".example").all())
 
 
+def test_histograms(show: Callable[..., Any], document: str) -> None:
+    """The columns add up to the kept rows, and the cut is where the recipe's length is."""
+    view = show(document)
+    kept = int(view.locator(".figures dd").nth(1).text_content().split()[0])
+    for n, cut in ((0, 1), (1, 0)):
+        plot = view.locator("#lengths svg.columns").nth(n)
+        titles = plot.locator("title").all_text_contents()
+        assert sum(int(t.split(": ")[1].split()[0].replace(",", "")) for t in titles) == kept
+        assert plot.locator("line.cut").count() == cut
+    whole = view.locator("#lengths svg.columns").first
+    line, boxes_ = whole.locator("line.cut").bounding_box(), [r.bounding_box() for r in whole.locator("rect").all()]
+    lasts = [int(t.split(" to ")[1].split(":")[0]) for t in whole.locator("title").all_text_contents()]
+    before = sum(box["x"] + box["width"] / 2 < line["x"] for box in boxes_)
+    assert lasts[before - 1] < 96 <= lasts[before] + 1  # of the fixture
+
+
 def test_filters(show: Callable[..., Any], document: str) -> None:
     view = show(document)
     assert visible_rows(view) == 0  # all closed
@@ -277,7 +293,13 @@ def test_a_row_opens_and_all_open(show: Callable[..., Any], document: str) -> No
     assert view.locator(".example[open]").count() == 0
     assert view.locator("#samples mark.trained").first.text_content().endswith("<turn|>")
     titles = view.locator("#lengths figcaption").all_text_contents()
-    assert titles == ["Tokens of the kept rows", "Characters of all rows", "Tokens by task type"]
+    assert titles == [
+        "Tokens of the kept rows",
+        "Rows by their tokens",
+        "Rows by their trained tokens",
+        "Characters of all rows",
+        "Tokens by task type",
+    ]
     assert view.locator("#lengths figure").first.locator("line.cut").count() == 3
 
 

@@ -11,7 +11,8 @@ import pytest
 from mlx_gemma.data.audit import audit
 from mlx_gemma.data.audit.cache import audit_files
 from mlx_gemma.data.audit.checks import TOKENIZER, control_tokens
-from mlx_gemma.data.audit.held_out import LISTED, compare_splits, splits_beside
+from mlx_gemma.data.audit.held_out import LISTED, Again, compare_splits, splits_beside
+from mlx_gemma.data.audit.page import page
 from mlx_gemma.data.balance.counts import Balance
 from mlx_gemma.data.checks.leakage import leaks
 from mlx_gemma.data.formats import Row, scan_rows
@@ -72,6 +73,28 @@ def test_splits_of_a_folder_are_compared(folder: Path) -> None:
     write(folder / "test.jsonl", [row(40)])
     changed = audit_files(str(folder), POLICY)
     assert (changed.from_cache, changed.as_json()["splits"]["rows"]["test"]) == (False, 1)
+
+
+def test_the_page_shows_what_is_in_two_splits(folder: Path) -> None:
+    document = page(audit_files(str(folder), POLICY))
+    shown = document[document.index('<section id="splits"') :].split("</section>")[0]
+    assert "Rows compared: train 9, valid 4, test 3." in shown
+    assert "valid and train: <b>2 of 4 rows of valid and 1 families</b> in both" in shown
+    assert "test and valid: <b>1 of 3 rows of test</b> in both" in shown
+    assert f'<span class="where" title="{folder}/validation.jsonl:1">validation.jsonl:1</span>' in shown
+    assert f"repeats {folder}/train.jsonl:3 in train" in shown
+    one = page(audit_files(str(folder / "train.jsonl"), POLICY))
+    assert 'id="splits"' not in one
+    write(folder / "test.jsonl", [row(40, "Reverse each of the words.")])
+    (folder / "validation.jsonl").unlink()
+    assert "Rows compared: train 9, test 1. Nothing is in two of them." in page(audit_files(str(folder), POLICY))
+
+
+def test_lengths_are_not_compared_where_nothing_was_counted(folder: Path) -> None:
+    rows = [r for r in scan_rows(folder / "train.jsonl") if isinstance(r, Row)]
+    told, lines = compare_splits(lambda: rows, None, {"valid": Again(str(folder), "valid")}, lambda done: None)
+    assert (told["drift"], told["rows"]["valid"]) == ([], 4)
+    assert all(line.startswith("leakage: ") for line in lines)
 
 
 def test_a_recipes_validation_stands_for_the_folders(folder: Path, tmp_path: Path) -> None:

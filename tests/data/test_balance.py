@@ -200,6 +200,10 @@ def test_drift() -> None:
     assert differs.large
     assert differs.longer < 0.1
     assert drift(longer, one).longer == pytest.approx(1 - differs.longer)
+    # Of 20 lengths and one, which all are less, one order in 21 is as extreme at that end: no finding.
+    few = drift(np.arange(20) + 5, np.array([3]))
+    assert (few.distance, few.large) == (1, False)
+    assert few.p == pytest.approx(2 / 21)
     # a million rows make a difference of a hundredth significant, and still not worth a word
     tiny = drift(np.arange(10**6), np.arange(10**6) + 20_000)
     assert tiny.p < 1e-9

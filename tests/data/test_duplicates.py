@@ -8,11 +8,10 @@ from pathlib import Path
 import pytest
 
 from mlx_gemma.bench.decode import read_prompts
-from mlx_gemma.data.checks.contamination import EvalPrompts, read_eval_prompts
+from mlx_gemma.data.checks.contamination import EvalPrompts, read_eval_prompts, read_evals
 from mlx_gemma.data.checks.duplicates import ExactIndex, NearIndex, jaccard, prompt_shingles, row_shingles
 from mlx_gemma.data.formats import Row
 from mlx_gemma.errors import DataError
-from mlx_gemma.evaluate.judge import read_suite
 
 PROMPT = "Write a function total(numbers) that returns the sum of a list of numbers."
 CODE = (
@@ -108,10 +107,10 @@ def test_a_later_turn_can_leak() -> None:
     ],
 )
 def test_bad_eval_line(tmp_path: Path, line: str, says: str) -> None:
-    """The same for the three who read eval files."""
+    """The same for both who read eval files."""
     file = tmp_path / "evals.jsonl"
     file.write_text(json.dumps({"id": "a", "prompt": "x", "tests": {}}) + "\n\n" + line + "\n")
-    for read in (lambda: read_eval_prompts([file]), lambda: read_suite(file), lambda: read_prompts(file, 9)):
+    for read in (lambda: read_eval_prompts([file]), lambda: read_prompts(file, 9)):
         with pytest.raises(DataError, match=says) as error:
             read()
         assert str(error.value).startswith(f"{file}:3: ")
@@ -121,8 +120,30 @@ def test_eval_items(tmp_path: Path) -> None:
     file = tmp_path / "evals.jsonl"
     file.write_text('\ufeff{"prompt": "One", "tests": {}}\n\n{"id": 7, "prompt": "Two", "tests": {}}\n')
     assert read_eval_prompts([file]) == [("evals.jsonl:1", "One"), ("evals.jsonl:7", "Two")]
-    assert [item.id for item in read_suite(file)] == ["1", "7"]
     assert read_prompts(file, 1) == ["One"]
+
+
+@pytest.mark.parametrize("shape", ["messages", "conversations", "instruction", "prompt"])
+def test_rows_are_items_too(tmp_path: Path, shape: str) -> None:
+    """A test split in the shape of the train rows."""
+    file, code = tmp_path / "test.jsonl", "def top(scores):\n    return max(scores, key=scores.get)"
+    talk = [("system", "Be brief."), ("user", "Hello?"), ("assistant", "Hi!"), ("user", PROMPT), ("assistant", code)]
+    records: dict[str, dict[str, object]] = {
+        "messages": {"messages": [{"role": role, "content": text} for role, text in talk]},
+        "conversations": {"conversations": [{"from": role, "value": text} for role, text in talk]},
+        "instruction": {"instruction": PROMPT, "output": code},
+        "prompt": {"prompt": PROMPT, "completion": code},
+    }
+    file.write_text(json.dumps(records[shape] | {"id": "a"}) + "\n")
+    texts = read_evals([file])
+    assert [name for name, _ in (*texts.prompts, *texts.answers)] == ["test.jsonl:a"] * 2
+    check = EvalPrompts(*texts)
+    assert check.find(row(PROMPT)) == "prompt equals test.jsonl:a"
+    assert check.find(row("What is the best?", f"```python\n{code}\n```")) == "answer equals test.jsonl:a"
+    with file.open("a") as more:
+        more.write('{"prompt": "only"}\n')
+    with pytest.raises(DataError, match=r"test\.jsonl:2: has 'prompt' but no 'completion'"):
+        read_evals([file])
 
 
 def test_missing_eval_file(tmp_path: Path) -> None:

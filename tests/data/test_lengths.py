@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
 from mlx_gemma.data.formats import Row
-from mlx_gemma.data.lengths import BATCH_ROWS, OTHERS, TYPES, Histogram, Lengths
+from mlx_gemma.data.lengths import BATCH_ROWS, BINS, OTHERS, TYPES, Histogram, Lengths
 from mlx_gemma.data.rendered import SHOWN, examples, rendered_samples
 from mlx_gemma.errors import DataError
 from mlx_gemma.gemma4.checkpoint import NANO
@@ -88,6 +90,20 @@ def test_percentiles() -> None:
     found = histogram.percentiles()
     for p in (1, 5, 25, 50, 75, 95, 99):
         assert found[f"p{p}"] == np.percentile(numbers, p, method="inverted_cdf")
+
+
+@pytest.mark.parametrize("numbers", [[7] * 5, [1, 2, 40, 90_000], np.random.default_rng(0).geometric(0.01, 2000)])
+def test_bins_hold_every_row_once(numbers: Sequence[int]) -> None:
+    histogram = Histogram()
+    assert histogram.bins() == []
+    histogram.counts.update(map(int, numbers))
+    bins = histogram.bins()
+    assert len(bins) <= BINS + 1
+    assert [first for first, _, _ in bins[1:]] == [last + 1 for _, last, _ in bins[:-1]]
+    assert bins[0][0] == 0
+    for first, last, rows in bins:
+        assert rows == sum(first <= n <= last for n in numbers)
+    assert sum(rows for *_, rows in bins) == len(numbers)
 
 
 def test_samples(chat: ChatTemplate) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -33,6 +34,7 @@ def told(
     valid: Split | None = None,
     steps: int = 200,
     recipe: Path | None = None,
+    leaks: Sequence[dict[str, Any]] = (),
 ) -> list[str]:
     """The advice on a recipe for E2B, whose arrays are never computed."""
     from mlx_lm.models.gemma4_text import Model, ModelArgs
@@ -46,7 +48,9 @@ def told(
     if spec.kind == "lora":  # the others compute on the weights
         lora.attach(model, spec)
     gemma = SimpleNamespace(model=model, text=model)
-    ready: Any = SimpleNamespace(gemma=gemma, spec=spec, train=train or split(), valid=valid)
+    splits = {"rows": {"valid": 20}, "leaks": leaks, "listed": [{"where": "rows.jsonl:1", "message": "repeats it"}]}
+    report = SimpleNamespace(whole={"splits": splits})
+    ready: Any = SimpleNamespace(gemma=gemma, spec=spec, train=train or split(), valid=valid, report=report)
     return advise(resolved, ready, steps)
 
 
@@ -125,9 +129,12 @@ def test_truncation_is_counted_in_supervised_tokens(tmp_path: Path) -> None:
 
 
 def test_validation_rows_that_are_trained_are_named(tmp_path: Path) -> None:
-    (line,) = told(tmp_path, valid=split(20, first=390))
-    assert line.startswith("10 of 20 validation rows are also trained, the first is rows.jsonl:1:")
-    assert line.endswith("; remove these rows from data.train")  # filter.contamination takes suites of prompts
+    exact, near, family = ({"how": how, "found": n} for how, n in (("exact", 7), ("near", 3), ("family", 1)))
+    (line,) = told(tmp_path, valid=split(20, first=9000), leaks=[exact, near, family])
+    assert line.startswith("10 of 20 validation rows are in data.train too (7 exact, 3 near), and 1 families of rows ")
+    assert "; the first: rows.jsonl:1 repeats it: the validation loss will look better" in line
+    (line,) = told(tmp_path, valid=split(20, first=9000), leaks=[family])
+    assert line.startswith("1 families of rows are in both data.train and data.valid; the first: ")
 
 
 def test_patience_that_outlasts_the_run(tmp_path: Path) -> None:
