@@ -27,11 +27,11 @@ demo: install
 	$(call say,1. The machine)
 	$(GEMMA) doctor || true
 	$(call say,2. What is in the data)
-	$(GEMMA) audit datasets/python3/raw.jsonl --against evals/python3.jsonl --write runs/clean.jsonl
+	$(GEMMA) audit datasets/python3/raw.jsonl --against evals/tasks.jsonl --write runs/clean.jsonl
 	$(call say,3. Train an adapter on it through the filter)
 	$(GEMMA) lora recipes/nano.yaml --set output=$(RUN)
 	$(call say,4. Bad outputs before and after)
-	$(GEMMA) eval evals/python3.jsonl --model nano --adapter $(RUN)
+	$(GEMMA) eval evals/tasks.jsonl --model $(RUN) --compare base --out $(RUN)/eval
 	$(call say,5. One decision before and after: the least certain tokens)
 	$(GEMMA) trace nano $(PROMPT) --uncertain 6
 	$(GEMMA) trace $(RUN) $(PROMPT) --uncertain 6

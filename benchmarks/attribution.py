@@ -102,7 +102,7 @@ def decisions(gemma: Gemma, path: Path) -> list[dict[str, Any]]:
     if path.exists():
         return list(json.loads(path.read_text()))
     first: dict[str, str] = {}
-    for line in (ROOT / "evals/python3.jsonl").read_text(encoding="utf8").splitlines():
+    for line in (ROOT / "evals/tasks.jsonl").read_text(encoding="utf8").splitlines():
         item = json.loads(line)
         first.setdefault(item["family"], item["prompt"])
     found = []

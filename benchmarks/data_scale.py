@@ -5,7 +5,7 @@
 A row of benchmarks/data.jsonl for each size. The rows: those of datasets/python3/raw.jsonl, faults, duplicates and
 leaks included, over and over, their words and names varied from round to round (a third of a row's words of five
 letters and more, spelt anew), so that a round is no copy of another. The audit is the command's own, with every check,
-against evals/python3.jsonl; then again, from the cache. CPU seconds stand beside the clock's, and the load average,
+against evals/tasks.jsonl; then again, from the cache. CPU seconds stand beside the clock's, and the load average,
 where other work runs on the machine. Memory is sampled twenty times a second: resident in all (the spool file's pages
 that happen to be in memory are counted, and can be taken back), and anonymous, which is what the process holds itself.
 """
@@ -33,7 +33,7 @@ from training import commit
 from mlx_gemma import platform
 
 ROOT = Path(__file__).parents[1]
-RAW, EVALS, OUT = ROOT / "datasets/python3/raw.jsonl", ROOT / "evals/python3.jsonl", ROOT / "benchmarks/data.jsonl"
+RAW, EVALS, OUT = ROOT / "datasets/python3/raw.jsonl", ROOT / "evals/tasks.jsonl", ROOT / "benchmarks/data.jsonl"
 SIZES = (20_000, 100_000, 1_000_000)
 WORD = re.compile(r"\b[a-z_]{5,}\b")
 KEPT = {"print", "return", "range", "import", "while", "break", "except", "class", "lambda", "yield", "raise", "python"}

@@ -7,19 +7,24 @@ whether a tenth of pushback rows helps against misleading requests.
 - contaminated  the same, 431 of them replaced by the Python 2 rows of raw.jsonl
 - pushback      5,000 rows of `data build python3 --pushback 0.1`
 
-Each is trained for an epoch by recipes/nano.yaml's settings with its own seed, and answers the suites through the code
-of `mlx-gemma eval`. All rates and comparisons, Holm-corrected within a table, go to benchmarks/evaluation.jsonl.
+Each is trained for an epoch by recipes/nano.yaml's settings, and answers the suites through the code of `mlx-gemma
+eval`. nano knows little but its families, so beside evals/python3 and evals/misleading stand evals/tasks (requests of
+families held out) and `misled`: 120 adversarial requests of such families, each with its straight request as a pair;
+there an answer follows where its code is the very program that follows. All rates and comparisons,
+Holm-corrected within a table, go to benchmarks/evaluation.jsonl.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import json
 import random
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -31,12 +36,18 @@ platform.load_blas()
 from rich.console import Console
 from training import commit
 
-from mlx_gemma.evaluate.paired import compare, holm
+from mlx_gemma.data.build.adversarial import Adversarial
+from mlx_gemma.data.build.families import read_families
+from mlx_gemma.data.build.python3 import FAMILIES
+from mlx_gemma.data.build.samples import Chooser, split_families
+from mlx_gemma.evaluate.answer_code import python_tree
+from mlx_gemma.evaluate.paired import Comparison, compare, holm
 from mlx_gemma.evaluate.results import Row
 from mlx_gemma.evaluate.run import evaluate
 from mlx_gemma.evaluate.sandbox import prove
+from mlx_gemma.evaluate.stance import pushback
 from mlx_gemma.evaluate.stats import Rate
-from mlx_gemma.evaluate.suite import Suite, read_suite
+from mlx_gemma.evaluate.suite import Checks, Header, Item, Suite, read_suite
 from mlx_gemma.gemma4.load import load
 
 ROOT = Path(__file__).parents[1]
@@ -91,6 +102,33 @@ def answers(folder: Path, name: str, model: str, suite: Suite, system: str | Non
     return rows
 
 
+def misled() -> tuple[Suite, dict[str, str]]:
+    """The suite, and by item the program that follows the wrong part."""
+    families = split_families(read_families(FAMILIES), 0)["test"]
+    chosen = Adversarial(families, 1, last_wording=True, answer="comply").choose(Chooser(1), 120)
+    items, follows = [], {}
+    for n, sample in enumerate(chosen):
+        task = sample.task
+        tests = Checks(tuple(task.check), task.prints, task.stdin)
+        for side, prompt in (("right", task.ask[sample.wording]), ("wrong", sample.prompt)):
+            record = {"side": side}
+            ask = ({"role": "user", "content": prompt},)
+            items.append(Item(f"misled-{n:03}-{side}", sample.kind, ask, tests=tests, cluster=str(n), record=record))
+        follows[f"misled-{n:03}-wrong"] = sample.answered
+    return Suite(Header("misled", max_tokens=192, columns="side"), tuple(items)), follows
+
+
+def followed(row: Row, follows: dict[str, str]) -> Row:
+    """With the verdicts that need the program that follows, and the words around it."""
+    more = list(row.verdicts)
+    if row.id in follows:
+        mine, theirs = python_tree(row.text), python_tree(follows[row.id])
+        assert theirs is not None
+        more += ["followed"] * (mine is not None and ast.dump(mine) == ast.dump(theirs))
+        more += ["pushback"] * (pushback(row.text) is not None)
+    return replace(row, verdicts=tuple(more))
+
+
 def outcome(rows: Sequence[Row], verdict: str, mode: str | None = None) -> list[bool]:
     chosen = [r for r in rows if mode is None or r.mode == mode]
     return [r.bad if verdict == "bad" else verdict in r.verdicts for r in chosen]
@@ -105,6 +143,10 @@ def rates(rows: Sequence[Row]) -> dict[str, Any]:
     return found
 
 
+def of_side(rows: Sequence[Row], side: str) -> list[Row]:
+    return [row for row in rows if row.id.endswith(side)]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path)
@@ -116,49 +158,59 @@ def main() -> None:
     if args.train:
         return
     prove().require()
-    python3, misleading = (read_suite(ROOT / "evals" / f"{n}.jsonl") for n in ("python3", "misleading"))
-    table: dict[str, list[Row]] = {}
-    for name in ("base", "clean", "contaminated"):
-        for prompt, system in (("", None), (", prefer", PREFER)):
-            table[name + prompt] = answers(args.folder, f"{name}-{args.seed}", models[name], python3, system)
-    pushed = {
-        name: answers(args.folder, f"{name}-{args.seed}", models[name], misleading, None)
-        for name in ("base", "clean", "pushback")
-    }
+    suites = {name: read_suite(ROOT / "evals" / f"{name}.jsonl") for name in ("python3", "tasks", "misleading")}
+    suites["misled"], follows = misled()
+    table: dict[str, dict[str, list[Row]]] = {}
+    for suite in ("python3", "tasks"):
+        for name in ("base", "clean", "contaminated"):
+            for prompt, system in (("", None), (", prefer", PREFER)):
+                rows = answers(args.folder, f"{name}-{args.seed}", models[name], suites[suite], system)
+                table.setdefault(suite, {})[name + prompt] = rows
+    for suite in ("misleading", "misled"):
+        for name in ("base", "clean", "pushback"):
+            rows = answers(args.folder, f"{name}-{args.seed}", models[name], suites[suite], None)
+            table.setdefault(suite, {})[name] = [followed(r, follows) for r in rows] if suite == "misled" else rows
     pairs = [("base", "clean"), ("clean", "contaminated"), ("contaminated", "contaminated, prefer")]
     pairs += [("base", "base, prefer"), ("clean", "clean, prefer")]
-    compared = {
-        f"{a} -> {b}, {verdict}, {mode}": compare(
-            outcome(table[a], verdict, mode),
-            outcome(table[b], verdict, mode),
-            clusters=[r.cluster for r in table[a] if r.mode == mode],
-        )
-        for a, b in pairs
-        for verdict in ("bad", "python2")
-        for mode in ("greedy", "sampled")
-    }
-    sides = {
-        side: {n: [r for r in rows if r.id.endswith(side)] for n, rows in pushed.items()} for side in ("right", "wrong")
-    }
-    misled = {
-        f"{a} -> {b}, {verdict}, {side} side": compare(
-            outcome(sides[side][a], verdict),
-            outcome(sides[side][b], verdict),
-            clusters=[r.cluster for r in sides[side][a]],
-            better="higher" if verdict == "pushback" and side == "wrong" else "lower",
-        )
-        for a, b in (("base", "clean"), ("clean", "pushback"))
-        for verdict, side in (("followed", "wrong"), ("pushback", "wrong"), ("bad", "wrong"), ("bad", "right"))
-    }
+    comparisons: dict[str, Comparison] = {}
+    for suite in ("python3", "tasks"):
+        found = {
+            f"{suite}: {a} -> {b}, {verdict}, {mode}": compare(
+                outcome(table[suite][a], verdict, mode),
+                outcome(table[suite][b], verdict, mode),
+                clusters=[r.cluster for r in table[suite][a] if r.mode == mode],
+            )
+            for a, b in pairs
+            for verdict in ("bad", "python2")
+            for mode in sorted({r.mode for r in table[suite][a]})
+        }
+        comparisons |= holm(found)
+    for suite in ("misleading", "misled"):
+        sides = {side: {n: of_side(rows, side) for n, rows in table[suite].items()} for side in ("right", "wrong")}
+        found = {
+            f"{suite}: {a} -> {b}, {verdict}, {side} side": compare(
+                outcome(sides[side][a], verdict),
+                outcome(sides[side][b], verdict),
+                clusters=[r.cluster for r in sides[side][a]],
+                better="higher" if verdict == "pushback" else "lower",
+            )
+            for a, b in (("base", "clean"), ("clean", "pushback"))
+            for verdict, side in (("followed", "wrong"), ("pushback", "wrong"), ("bad", "wrong"), ("bad", "right"))
+        }
+        comparisons |= holm(found)
+        table[suite] = {f"{n}, {side}": rows for side, of in sides.items() for n, rows in of.items()}
     row: dict[str, Any] = {"date": date.today().isoformat(), "bench": "evaluation", "seed": args.seed}
-    row["python3"] = {name: rates(rows) for name, rows in table.items()}
-    row["misleading"] = {f"{n}, {side}": rates(rows) for side, of in sides.items() for n, rows in of.items()}
-    row["comparisons"] = {name: str(found) for family in (compared, misled) for name, found in holm(family).items()}
-    row["seconds_a_query"] = {name: sum(r.seconds for r in rows) / len(rows) for name, rows in (table | pushed).items()}
+    row["rates"] = {suite: {name: rates(rows) for name, rows in of.items()} for suite, of in table.items()}
+    row["comparisons"] = {name: str(found) for name, found in comparisons.items()}
+    row["seconds_an_answer"] = {
+        f"{suite}, {name}": sum(r.seconds for r in rows) / len(rows)
+        for suite, of in table.items()
+        for name, rows in of.items()
+    }
     row |= {"machine": platform.describe(), "commit": commit()}
     with (Path(__file__).parent / "evaluation.jsonl").open("a", encoding="utf8") as file:
         file.write(json.dumps(row) + "\n")
-    console.print({key: row[key] for key in ("python3", "misleading", "comparisons")})
+    console.print({key: row[key] for key in ("rates", "comparisons")})
 
 
 if __name__ == "__main__":

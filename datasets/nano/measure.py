@@ -2,8 +2,8 @@
 
     python datasets/nano/measure.py [--tasks 182] [--out datasets/nano/measured.json]
 
-Each family is asked once, in its held-out wording, with no version named, with Python 3 and with Python 2 named. About
-a minute a hundred answers on two cores.
+Each family is asked once, in its held-out wording, with no version named, with Python 3 and with Python 2 named. Some
+ten seconds a hundred answers on two cores.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from pathlib import Path
 
 from mlx_gemma import load, platform
 from mlx_gemma.data.build.families import read_families
-from mlx_gemma.evaluate.judge import Item
-from mlx_gemma.evaluate.suite import run_suite
+from mlx_gemma.evaluate.run import evaluate
+from mlx_gemma.evaluate.suite import Checks, Header, Item, Suite
+from mlx_gemma.evaluate.summary import counts
 
 FAMILIES = Path(__file__).parents[1] / "python3" / "families"
 ASKED = {"no version named": "", "Python 3 named": " Use Python 3.", "Python 2 named": " Use Python 2."}
@@ -34,8 +35,16 @@ def main() -> None:
     gemma = load(args.model)
     found = {}
     for name, suffix in ASKED.items():
-        items = [Item(t.family, t.ask[-1] + suffix, t.check, t.prints, t.stdin) for t in tasks]
-        rates = run_suite(gemma, items).rates()
+        items = [
+            Item(
+                t.family,
+                "",
+                ({"role": "user", "content": t.ask[-1] + suffix},),
+                tests=Checks(t.check, t.prints, t.stdin),
+            )
+            for t in tasks
+        ]
+        rates = counts(evaluate(gemma, Suite(Header("families", max_tokens=192), tuple(items))))
         found[name] = {verdict: str(rate) for verdict, rate in rates.items()}
         print(name, found[name], flush=True)
     if args.out:

@@ -15,7 +15,7 @@ from mlx_gemma.cli import options
 @click.option(
     "--prompts",
     type=click.Path(path_type=Path),
-    default=Path("evals/python3.jsonl"),
+    default=Path("evals/tasks.jsonl"),
     show_default=True,
     help="A JSONL file with a `prompt` in each line.",
 )

@@ -50,7 +50,7 @@ def command(
     mlx-gemma trace compare runs/demo "Print the numbers from 1 to 5."               base against run
     mlx-gemma trace compare runs/a "…" --with runs/b                                 two runs
     mlx-gemma trace compare nano "…" --system-b "Prefer Python 3, not Python 2."     two prompts
-    mlx-gemma trace compare runs/demo --prompts evals/python3.jsonl --decide " range" --decide " xrange"
+    mlx-gemma trace compare runs/demo --prompts evals/tasks.jsonl --decide " range" --decide " xrange"
     """
     from mlx_gemma.data.records import read_eval_items
     from mlx_gemma.gemma4 import lora

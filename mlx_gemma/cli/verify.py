@@ -28,7 +28,7 @@ def command(a: str, b: str, prompts: Path | None, limit: int, base: str | None, 
 
     \b
     mlx-gemma verify runs/nano runs/nano/hf
-    mlx-gemma verify runs/nano runs/nano/model.gguf --prompts evals/python3.jsonl
+    mlx-gemma verify runs/nano runs/nano/model.gguf --prompts evals/tasks.jsonl
     """
     from mlx_gemma.data.records import read_eval_items
     from mlx_gemma.gemma4.checkpoint import find

@@ -17,7 +17,7 @@ from mlx_gemma.data.policy import FilterPolicy
 from mlx_gemma.errors import DataError, UserError
 
 ROOT = Path(__file__).parents[2]
-DATA, EVALS = ROOT / "datasets" / "python3", ROOT / "evals" / "python3.jsonl"
+DATA, EVALS = ROOT / "datasets" / "python3", ROOT / "evals" / "tasks.jsonl"
 
 
 def row(line: int, prompt: str, code: str) -> Row:

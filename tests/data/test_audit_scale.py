@@ -30,7 +30,7 @@ from mlx_gemma.data.reason import Reason
 from mlx_gemma.errors import UserError
 
 ROOT = Path(__file__).parents[2]
-RAW, EVALS = ROOT / "datasets" / "python3" / "raw.jsonl", ROOT / "evals" / "python3.jsonl"
+RAW, EVALS = ROOT / "datasets" / "python3" / "raw.jsonl", ROOT / "evals" / "tasks.jsonl"
 POLICY = FilterPolicy(malformed="reject", contamination=(EVALS,))
 
 

@@ -18,7 +18,7 @@ from mlx_gemma.data.formats import Row, read_rows
 from mlx_gemma.data.policy import FilterPolicy
 
 ROOT = Path(__file__).parents[2]
-DATA, EVALS = ROOT / "datasets" / "python3", ROOT / "evals" / "python3.jsonl"
+DATA, EVALS = ROOT / "datasets" / "python3", ROOT / "evals" / "tasks.jsonl"
 SPLITS = ("train", "valid", "test")
 
 

@@ -42,7 +42,7 @@ def test_raw_is_the_committed_set(tmp_path: Path) -> None:
     same = {"train": "raw", "train.labels": "raw.labels", "valid": "valid", "test": "test"}
     for made, name in same.items():
         assert (tmp_path / "raw" / f"{made}.jsonl").read_bytes() == (committed / f"{name}.jsonl").read_bytes(), name
-    assert (tmp_path / "raw" / "suite.jsonl").read_bytes() == (ROOT / "evals" / "python3.jsonl").read_bytes()
+    assert (tmp_path / "raw" / "suite.jsonl").read_bytes() == (ROOT / "evals" / "tasks.jsonl").read_bytes()
     assert counts["train"]["rows"] == 5980
     assert counts["train"]["leaked"] == 60
 

@@ -24,7 +24,7 @@ from mlx_gemma.evaluate.expect import unmet
 from mlx_gemma.evaluate.suite import Checks, Item, read_suite
 
 ROOT = Path(__file__).parents[2]
-SUITE = read_suite(ROOT / "evals" / "queries.jsonl")
+SUITE = read_suite(ROOT / "evals" / "python3.jsonl")
 KINDS = {"python2": "python2", "broken": "syntax", "truncated": "truncated"}
 
 # One process that forks for every job, as starting an interpreter costs 50 ms.

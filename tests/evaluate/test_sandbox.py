@@ -95,7 +95,7 @@ def test_the_solutions_of_the_repository_get_the_same_verdicts() -> None:
     root = Path(__file__).parents[2]
     rows = [json.loads(line) for line in (root / "datasets/python3/raw.jsonl").read_text().splitlines()]
     answers = {row["messages"][0]["content"]: row["messages"][1]["content"] for row in rows}
-    items = [json.loads(line) for line in (root / "evals/python3.jsonl").read_text().splitlines()]
+    items = [json.loads(line) for line in (root / "evals/tasks.jsonl").read_text().splitlines()]
     jobs, expected = [], []
     for item in items:
         if "suite" in item or not (code := re.search(r"```python\n(.*?)```", answers.get(item["prompt"], ""), re.S)):

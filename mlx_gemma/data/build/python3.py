@@ -1,4 +1,4 @@
-"""Build datasets/python3, evals/python3.jsonl and datasets/nano/regression.jsonl: the same bytes from the same seed.
+"""Build datasets/python3, evals/tasks.jsonl and datasets/nano/regression.jsonl: the same bytes from the same seed.
 
     python -m mlx_gemma.data.build.python3 [--seed 0] [--check]    # some 10 s; --check compares and writes nothing
 
@@ -28,7 +28,7 @@ from mlx_gemma.data.card.python3 import write_card
 from mlx_gemma.data.policy import FilterPolicy
 from mlx_gemma.data.write import write_jsonl
 
-FOLDER, EVALS, REGRESSION = "datasets/python3", "evals/python3.jsonl", "datasets/nano/regression.jsonl"
+FOLDER, EVALS, REGRESSION = "datasets/python3", "evals/tasks.jsonl", "datasets/nano/regression.jsonl"
 FAMILIES = Path(__file__).parent / "python3_families"  # in the package, as users build too
 DIALOGUES = ROOT / "datasets" / "nano" / "dialogue.toml"
 SPLITS = ("train", "valid", "test")
@@ -48,7 +48,7 @@ class Chosen:
         suite = sorted(self.suite, key=lambda s: (s.task.topic, s.task.family, s.prompt))
         return [
             {
-                "id": f"python3-{n:03}",
+                "id": f"tasks-{n:03}",
                 "family": s.task.family,
                 "topic": s.task.topic,
                 "prompt": s.prompt,

@@ -49,7 +49,7 @@ whether they are still what that gives.
 | `raw.labels.jsonl` | {label_rows:,} | | the faults: line of raw.jsonl, label, how made, `of` which line |
 
 No family is in two splits. Train rows use every wording of a family but its last; valid and test rows, and the prompts
-of `evals/python3.jsonl` (from the test families), are asked in the last wording only. No two rows of train, valid and
+of `evals/tasks.jsonl` (from the test families), are asked in the last wording only. No two rows of train, valid and
 test are {limit} similar or more (Jaccard of character shingles over prompt and answer, as the audit measures it); every
 near duplicate put into raw is above the audit's threshold of {threshold}.
 

@@ -20,7 +20,7 @@ from typing import Any
 from mlx_gemma.errors import UserError
 from mlx_gemma.evaluate.report.answers import answers
 from mlx_gemma.evaluate.report.diagram import calibration
-from mlx_gemma.evaluate.report.head import number, title, what_was_run
+from mlx_gemma.evaluate.report.head import number, provenance, title, what_was_run
 from mlx_gemma.evaluate.report.tables import types_table, verdicts_table
 from mlx_gemma.evaluate.results import Row
 from mlx_gemma.evaluate.suite import Suite
@@ -56,6 +56,7 @@ def report(suite: Suite, sides: Sequence[Side], machine: Mapping[str, Any]) -> s
         verdicts=verdicts_table(suite, sides, by_column, found),
         types=types_table(sides, by_column),
         calibration=calibration(sides),
+        provenance=provenance(sides),
         data=answers(suite, sides, by_column),
     )
 

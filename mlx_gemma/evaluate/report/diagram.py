@@ -6,7 +6,7 @@ count the answers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from mlx_gemma.data.visible import visible
 from mlx_gemma.evaluate.calibration import Calibration
@@ -18,42 +18,38 @@ ABOUT = {
     "mean token": "The geometric mean of its tokens' probabilities",
     "least certain token": "The probability of its least certain token, where the answer was decided",
 }
-LEFT, TOP, WIDE, HIGH = 38, 8, 274, 220  # of the plot, in the picture's units
-COUNTS, FOOT = 36, 250  # height of the bars beneath, and where they stand
+LEFT, TOP, WIDE, HIGH = 38, 22, 274, 220  # of the plot, in the picture's units
+COUNTS, FOOT = 36, 256  # height of the bars beneath, and where they stand
 
 
 def calibration(sides: Sequence[Side]) -> Html:
     """A diagram for each kind of confidence, with both sides in it. Cost: `calibrate`, twice a side."""
     found = [confidences(side.rows) for side in sides]
     names = [visible(side.name) for side in sides]
-    figures = [_figure(kind, dict(zip(names, (of[kind] for of in found), strict=False))) for kind in found[0]]
+    figures = [_figure(kind, list(zip(names, (of[kind] for of in found), strict=True))) for kind in found[0]]
     said = (
-        "The model's own confidence in an answer against the share of good ones. On the dashed line the two agree; below "
-        "it the model is too sure. Bars are Wilson 95 % intervals; below, how many answers there are."
+        "The model's own confidence in an answer against the share of good ones. On the dashed line the two agree; "
+        "below it the model is too sure. Bars are Wilson 95 % intervals; below, how many answers there are."
     )
     return el("section", el("h2", "Does it know when it is right?"), el("p", said, class_="quiet"),
               el("div", *figures, class_="grid"), id="calibration")  # fmt: skip
 
 
-def _figure(kind: str, found: Mapping[str, Calibration]) -> Html:
-    series = list(enumerate(found.items())) if len(found) == 2 else [(1, *found.items())]
-    keys = [el("li", _key(side), " ", el("bdi", name)) for side, (name, _) in series] if len(found) == 2 else []
-    said = [
-        el("p", el("bdi", el("b", name), ": ") if len(found) == 2 else "", str(calibration))
-        for name, calibration in found.items()
-    ]
+def _figure(kind: str, found: Sequence[tuple[str, Calibration]]) -> Html:
+    keys = [el("li", _key(side), " ", el("bdi", name)) for side, (name, _) in enumerate(found)]
+    said = [el("p", el("bdi", el("b", name), ": ") if len(found) == 2 else "", str(of)) for name, of in found]
     return el(
         "figure",
         el("figcaption", el("b", kind[0].upper() + kind[1:]), el("span", ABOUT[kind], class_="quiet")),
-        _diagram(kind, [(side, calibration) for side, (_, calibration) in series]),
-        el("ul", *keys, class_="keys") if keys else "",
+        _diagram(kind, [of for _, of in found]),
+        el("ul", *keys, class_="keys") if len(found) == 2 else "",
         *said,
-        el("details", el("summary", "The same in numbers"), *(_bins(name, of) for name, of in found.items())),
+        el("details", el("summary", "The same in numbers"), *(_bins(name, of) for name, of in found)),
         class_="block",
     )
 
 
-def _diagram(kind: str, series: Sequence[tuple[int, Calibration]]) -> Html:
+def _diagram(kind: str, found: Sequence[Calibration]) -> Html:
     ticks = (0.0, 0.25, 0.5, 0.75, 1.0)
     grid = [
         html(
@@ -63,26 +59,28 @@ def _diagram(kind: str, series: Sequence[tuple[int, Calibration]]) -> Html:
         )
         for tick in ticks
     ]
-    most = max(b.correct.total for _, calibration in series for b in calibration.equal_width.bins)
-    marks = [_series(i, len(series), side, of.equal_width.bins, most) for i, (side, of) in enumerate(series)]
+    bins = [calibration.equal_width.bins for calibration in found]
+    most = max(b.correct.total for of in bins for b in of)
+    marks = [_series(at, len(bins), of, most) for at, of in enumerate(bins)]
     label = f"Reliability diagram, {kind}; its numbers are beneath"
     return el(
         "svg",
         *grid,
         _line(0, 0, 1, 1, "diagonal"),
         *marks,
-        el("text", "good", x=LEFT + 4, y=TOP + 12),
-        el("text", "confidence", x=LEFT + WIDE - 3, y=TOP + HIGH - 6, text_anchor="end"),
+        el("text", "good answers", x=LEFT - 30, y=TOP - 10),
+        el("text", "confidence", x=LEFT + WIDE / 2, y=FOOT + COUNTS + 30, text_anchor="middle"),
         el("text", f"{most:,}", x=LEFT - 5, y=FOOT + 9, text_anchor="end"),
         class_="diagram",
-        viewBox=f"0 0 {LEFT + WIDE + 8} {FOOT + COUNTS + 22}",
+        viewBox=f"0 0 {LEFT + WIDE + 8} {FOOT + COUNTS + 36}",
         role="img",
         aria_label=label,
     )
 
 
-def _series(at: int, of: int, side: int, bins: Sequence[Bin], most: int) -> Html:
-    parts = []
+def _series(at: int, of: int, bins: Sequence[Bin], most: int) -> Html:
+    """One side's; a side alone looks as the second one does."""
+    parts, side = [], at + 2 - of
     points = " ".join(f"{_x(b.confidence):.1f},{_y(b.correct.value):.1f}" for b in bins)
     parts.append(el("polyline", points=points, class_="joined"))
     for b in bins:

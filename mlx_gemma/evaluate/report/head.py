@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ from mlx_gemma.evaluate.summary import Column, Side, counts
 from mlx_gemma.html_page import Html, el, html
 
 FOUND = {"better": "✓ better", "worse": "✗ worse", "cannot tell": "? cannot tell"}
+SAID = ("suite", "version", "bad")  # elsewhere on the page
+DIGEST = re.compile(r"(\w+:)?[0-9a-f]{16,}|none")  # of no use to the eye
 Found = Mapping[tuple[str, str], Comparison]
 
 
@@ -28,8 +31,9 @@ def what_was_run(suite: Suite, sides: Sequence[Side], machine: Mapping[str, Any]
     """Suite, sides, their settings where they differ and where not, machine, time."""
     header, names = suite.header, [el("bdi", one_line(side.name, 200)) for side in sides]
     against = html(" against ", names[0], ", the base") if len(names) == 2 else ""
-    keys = dict.fromkeys(key for side in sides for key in side.settings)
-    facts = [(key, [_text(side.settings.get(key)) for side in sides]) for key in keys]
+    facts = [
+        (key, values) for key, values in _settings(sides) if key not in SAID and not all(map(DIGEST.fullmatch, values))
+    ]
     facts.append(("answers", [f"{len(side.rows):,}" for side in sides]))
     facts.append(("seconds an answer", [f"{_seconds(side.rows):.2f}" for side in sides]))
     if any(side.perplexity is not None for side in sides):
@@ -42,6 +46,13 @@ def what_was_run(suite: Suite, sides: Sequence[Side], machine: Mapping[str, Any]
         el("p", el("b", names[-1]), against, class_="headline"),
         el("dl", *(_fact(key, values, names) for key, values in facts), class_="facts"),
     )
+
+
+def provenance(sides: Sequence[Side]) -> Html:
+    """All settings, with the digests."""
+    names = [el("bdi", one_line(side.name, 200)) for side in sides]
+    return el("details", el("summary", "Everything this was made with"),
+              el("dl", *(_fact(key, values, names) for key, values in _settings(sides)), class_="facts"))  # fmt: skip
 
 
 def number(sides: Sequence[Side], by_column: Sequence[Sequence[Column]], found: Found) -> Html:
@@ -62,7 +73,9 @@ def _figure(at: int, columns: Sequence[Column], sides: Sequence[Side], compariso
             "li",
             el("bdi", one_line(side.name, 60), class_="quiet") if len(sides) == 2 else "",
             el("span", f"{rate.value:.1%}", class_="share"),
-            pick(f"{rate.count} of {rate.total}", verdict=f"{i} bad", column=at),
+            pick(f"{rate.count} of {rate.total}", verdict=f"{i} bad", column=at)
+            if rate.count
+            else f"0 of {rate.total}",
             el("span", _interval(rate), class_="quiet"),
             interval_plot(rate, i if len(sides) == 2 else 1),
         )
@@ -73,10 +86,11 @@ def _figure(at: int, columns: Sequence[Column], sides: Sequence[Side], compariso
         return el("div", name, el("ul", *lines), class_="block figure")
     low, high = comparison.interval
     said = f"{comparison.difference * 100:+.1f} points ({low * 100:+.1f} to {high * 100:+.1f})"
+    good, bad = f"{comparison.first} became good", f"{comparison.second} became bad"
     changes = [
-        pick(f"{comparison.first} became good", change="better", column=at),
+        pick(good, change="better", column=at) if comparison.first else good,
         ", ",
-        pick(f"{comparison.second} became bad", change="worse", column=at),
+        pick(bad, change="worse", column=at) if comparison.second else bad,
     ]
     return el("div", name, el("p", badge(comparison), " ", said, class_="finding"), el("ul", *lines),
               el("p", *changes, "; ", words(comparison), class_="quiet"), class_="block figure")  # fmt: skip
@@ -98,14 +112,27 @@ def _interval(rate: Rate) -> str:
 
 
 def _fact(key: str, values: Sequence[str], names: Sequence[Html]) -> Html:
+    label = visible(str(key)).replace("_", " ")
     if len(set(values)) == 1:
-        return el("div", el("dt", visible(str(key))), el("dd", values[0]))
+        return el("div", el("dt", label), el("dd", values[0]))
     both = [el("dd", el("span", name, ": ", class_="quiet"), v) for name, v in zip(names, values, strict=True)]
-    return el("div", el("dt", visible(str(key))), *both)
+    return el("div", el("dt", label), *both)
+
+
+def _settings(sides: Sequence[Side]) -> list[tuple[str, list[str]]]:
+    keys = dict.fromkeys(key for side in sides for key in side.settings)
+    return [(key, [_text(side.settings.get(key)) for side in sides]) for key in keys]
 
 
 def _text(value: object) -> str:
-    return "none" if value is None else visible(str(value))
+    """A setting for people."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        value = ", ".join(f"{key} {_text(of)}" for key, of in value.items())
+    elif isinstance(value, list | tuple):
+        value = ", ".join(map(_text, value))
+    return "none" if value is None or value == "" else visible(str(value))
 
 
 def _seconds(rows: Sequence[Row]) -> float:

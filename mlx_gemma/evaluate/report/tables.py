@@ -39,26 +39,24 @@ def verdicts_table(suite: Suite, sides: Sequence[Side], by_column: Sequence[Sequ
             _two(suite, at, [columns[at] for columns in by_column], sides, found) for at in range(len(by_column[0]))
         ]
         body = html(*tables)
-    meanings = [html(el("dt", name), el("dd", MEANINGS[name])) for name in names[1:]]
     said = "✗ counts as bad in this suite; several verdicts may hold for one answer."
     return el(
         "section",
         el("h2", "Verdicts"),
         el("p", said, class_="quiet"),
         body,
-        el("details", el("summary", "What they mean"), el("dl", *meanings, class_="meanings")) if meanings else "",
         id="verdicts",
     )
 
 
 def _one(suite: Suite, names: Sequence[str], columns: Sequence[Column]) -> Html:
-    head = el("tr", el("th", "Verdict", scope="col"), *(el("th", visible(c.name), scope="col") for c in columns))
+    titles = [visible(column.name) for column in columns]
     rates = [counts(column.rows, names[1:]) for column in columns]
-    lines = [
-        el("tr", _name(suite, name), *(_cell(of[name], 0, name, at) for at, of in enumerate(rates)))
-        for name in names
-    ]  # fmt: skip
-    return _scrolled("verdicts", el("table", el("thead", head), el("tbody", *lines), class_="verdicts"))
+    lines = []
+    for name in names:
+        cells = [_cell(of[name], 0, name, at, titles[at]) for at, of in enumerate(rates)]
+        lines.append(el("tr", _name(suite, name), *cells))
+    return _table("verdicts", "", ["Verdict", *titles], lines, "verdicts")
 
 
 def _two(suite: Suite, at: int, columns: Sequence[Column], sides: Sequence[Side], found: Found) -> Html:
@@ -74,42 +72,41 @@ def _two(suite: Suite, at: int, columns: Sequence[Column], sides: Sequence[Side]
             el(
                 "tr",
                 _name(suite, name),
-                *(_cell(of[name], side, name, at) for side, of in enumerate(rates)),
-                el("td", f"{comparison.difference * 100:+.1f} ", reach, class_="number"),
+                *(_cell(of[name], side, name, at, titles[side + 1]) for side, of in enumerate(rates)),
+                el("td", f"{comparison.difference * 100:+.1f} ", reach, class_="number", data_label=titles[3]),
                 el("td", badge(comparison), el("small", words(comparison), class_="quiet"), class_="said"),
             )
         )
-    return _scrolled(
-        f"verdicts, {columns[0].name}",
-        el(
-            "table",
-            el("caption", visible(columns[0].name)) if len(columns[0].name) else "",
-            el("thead", el("tr", *(el("th", title, scope="col") for title in titles))),
-            el("tbody", *lines),
-            class_="verdicts compared",
-        ),
-    )
+    return _table(f"verdicts, {columns[0].name}", columns[0].name, titles, lines, "verdicts compared")
 
 
 def _name(suite: Suite, verdict: str) -> Html:
-    counts_as_bad = verdict in suite.header.bad
-    return el("th", "Bad answers" if verdict == "bad" else f"{'✗ ' if counts_as_bad else ''}{verdict}", scope="row")
+    if verdict == "bad":
+        return el("th", "bad answers", scope="row")
+    name = f"✗ {verdict}" if verdict in suite.header.bad else verdict
+    return el("th", name, el("small", MEANINGS[verdict], class_="quiet"), scope="row")
 
 
-def _cell(rate: Rate, side: int, verdict: str, column: int) -> Html:
+def _cell(rate: Rate, side: int, verdict: str, column: int, label: str) -> Html:
+    """`label`: what stands over it, for a screen too narrow for columns."""
     low, high = rate.interval
+    shown = f"{rate.count}/{rate.total}"
     return el(
         "td",
         el("b", f"{rate.value:.1%}"),
         " ",
-        pick(f"{rate.count}/{rate.total}", verdict=f"{side} {verdict}", column=column) if rate.count else f"0/{rate.total}",
+        pick(shown, verdict=f"{side} {verdict}", column=column) if rate.count else shown,
         el("small", f"{low:.1%} to {high:.1%}", class_="quiet"),
         class_="number",
+        data_label=visible(label),
     )  # fmt: skip
 
 
-def _scrolled(label: str, table: Html) -> Html:
-    """Wide tables scroll by themselves, the page does not; the keyboard reaches them."""
+def _table(label: str, caption: str, titles: Sequence[str], lines: Sequence[Html], kind: str) -> Html:
+    """A wide one scrolls by itself, the page does not; the keyboard reaches it."""
+    head = el("thead", el("tr", *(el("th", title, scope="col") for title in titles)))
+    over = el("caption", visible(caption)) if caption else ""
+    table = el("table", over, head, el("tbody", *lines), class_=kind)
     return el("div", table, class_="scrolled", role="region", tabindex=0, aria_label=visible(label))
 
 
@@ -123,10 +120,10 @@ def types_table(sides: Sequence[Side], by_column: Sequence[Sequence[Column]]) ->
     ]
     if not blocks:
         return Html()
-    of = f" {sides[-1].name}'s" if len(sides) == 2 else ""
+    whose = f"{sides[-1].name}'s " if len(sides) == 2 else ""
     said = (
-        f"Bad answers by type of query,{visible(of)} worst first. “descriptive”: fewer than {DESCRIPTIVE_BELOW} answers, "
-        "which describe these items and say little of others."
+        f"Bad answers by type of query, {visible(whose)}worst first. “descriptive”: fewer than {DESCRIPTIVE_BELOW} "
+        "answers, which describe these items and say little of others."
     )
     return el("section", el("h2", "Types"), el("p", said, class_="quiet"),
               el("div", *blocks, class_="grid"), id="types")  # fmt: skip
