@@ -143,6 +143,8 @@ def read_suite(file: Path) -> Suite:
             )
     if not items:
         raise DataError("holds no items", where=file, fix=SEE)
+    if header.columns and not any(header.columns in item.record for item in items):
+        raise DataError(f"no item has {header.columns!r}, its header's 'columns'", where=file, fix=SEE)
     return Suite(header, tuple(items))
 
 

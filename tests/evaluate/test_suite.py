@@ -55,11 +55,12 @@ def test_a_suite_is_read(tmp_path: Path) -> None:
     rules = [{"rule": "number", "is": 4}]
     more = {"messages": MESSAGES, "system": "s", "expect": rules, "reference": "4", "pair": 1}
     wrong = {"wrong": [{"answer": "5", "why": "wrong"}]}
-    sampled = HEADER | {"sampled": {"temperature": 0.7, "items": 1}}
+    sampled = HEADER | {"sampled": {"temperature": 0.7, "items": 1}, "columns": "pair"}
     suite = read_suite(put(tmp_path / "s.jsonl", sampled, ITEM, more | wrong))
-    assert suite.header == Header("mine", 2, "A test.", ("wrong",), 9, Sampled(0.7, 1))
+    assert suite.header == Header("mine", 2, "A test.", ("wrong",), 9, Sampled(0.7, 1), "pair")
     first, second = suite.items
-    assert first == Item("a", "t", ({"role": "user", "content": "p"},), tests=Checks(("True",)))
+    assert first == Item("a", "t", ({"role": "user", "content": "p"},), tests=Checks(("True",)), cluster="a")
+    assert second.cluster == "1"
     assert (second.id, second.type, second.prompt, second.system) == ("3", "", "z", "s")
     assert (second.expect, second.reference, second.wrong) == (tuple(rules), "4", (("5", "wrong"),))
     assert second.record["pair"] == 1
@@ -94,6 +95,9 @@ def test_a_suite_needs_no_header(tmp_path: Path) -> None:
         (ITEM | {"id": "b", "tests": {"check": ["x"], "stdin": 3}}, "must be text"),
         (ITEM | {"id": "b", "expect": [{"rule": "nothing"}]}, "there is no rule 'nothing'"),
         (ITEM | {"id": "b", "expect": {"rule": "no code"}}, "'expect' must be a list"),
+        (ITEM | {"id": "b", "harmful": "yes"}, "'harmful' must be true or false"),
+        (ITEM | {"id": "b", "followed": {"checks": []}}, "'tests' has no 'checks'"),
+        (ITEM | {"id": "b", "followed": {"expect": [{"rule": "x"}]}}, "there is no rule 'x'"),
         (ITEM | {"id": "b", "wrong": ["x"]}, "'wrong' must be a list"),
         (ITEM | {"id": "b", "wrong": [{"answer": "x", "why": "ugly"}]}, 'no verdict "ugly"'),
         ({"id": "b", "messages": [], "expect": [{"rule": "no code"}]}, "'messages' must be a list"),
@@ -124,6 +128,7 @@ def test_a_line_that_is_no_item_is_told_with_its_place(tmp_path: Path, record: A
         ({"sampled": {"temperature": 0.7}}, "'sampled' must be"),
         ({"sampled": {"temperature": 0, "items": 3}}, "'temperature' must be"),
         ({"suite": 3}, "'suite' must be text"),
+        ({"columns": 3}, "'columns' must be text"),
     ],
 )
 def test_a_header_that_is_none_is_told(tmp_path: Path, change: dict[str, Any], what: str) -> None:
@@ -138,6 +143,8 @@ def test_a_file_that_is_no_suite_is_told(tmp_path: Path) -> None:
     for path in (tmp_path / "none.jsonl", put(tmp_path / "empty.jsonl"), put(tmp_path / "header.jsonl", HEADER)):
         with pytest.raises(DataError, match=path.name):
             read_suite(path)
+    with pytest.raises(DataError, match="no item has 'side'"):
+        read_suite(put(tmp_path / "columns.jsonl", HEADER | {"columns": "side"}, ITEM))
     bad = tmp_path / "bad.jsonl"
     bad.write_text('{"prompt": "p", "tests": {"check": ["True"]}}\n{"prompt": \n')
     with pytest.raises(DataError, match=r"bad.jsonl:2: "):
