@@ -40,14 +40,14 @@ from mlx_gemma.data.build.adversarial import Adversarial
 from mlx_gemma.data.build.families import read_families
 from mlx_gemma.data.build.python3 import FAMILIES
 from mlx_gemma.data.build.samples import Chooser, split_families
-from mlx_gemma.evaluate.answer_code import python_tree
+from mlx_gemma.evaluate.answer_code import fences, python_tree
 from mlx_gemma.evaluate.paired import Comparison, compare, holm
 from mlx_gemma.evaluate.results import Row
 from mlx_gemma.evaluate.run import evaluate
 from mlx_gemma.evaluate.sandbox import prove
 from mlx_gemma.evaluate.stance import pushback
 from mlx_gemma.evaluate.stats import Rate
-from mlx_gemma.evaluate.suite import Checks, Header, Item, Suite, read_suite
+from mlx_gemma.evaluate.suite import Checks, Header, Item, Sampled, Suite, read_suite
 from mlx_gemma.gemma4.load import load
 
 ROOT = Path(__file__).parents[1]
@@ -118,13 +118,19 @@ def misled() -> tuple[Suite, dict[str, str]]:
     return Suite(Header("misled", max_tokens=192, columns="side"), tuple(items)), follows
 
 
+def program(answer: str) -> str:
+    """The code of an answer as its syntax tree; where Python 3 has none, its lines."""
+    tree = python_tree(answer)
+    if tree is not None:
+        return ast.dump(tree)
+    return "\n".join(line.rstrip() for source in fences(answer) for line in source.splitlines() if line.strip())
+
+
 def followed(row: Row, follows: dict[str, str]) -> Row:
     """With the verdicts that need the program that follows, and the words around it."""
     more = list(row.verdicts)
     if row.id in follows:
-        mine, theirs = python_tree(row.text), python_tree(follows[row.id])
-        assert theirs is not None
-        more += ["followed"] * (mine is not None and ast.dump(mine) == ast.dump(theirs))
+        more += ["followed"] * (program(row.text) == program(follows[row.id]))
         more += ["pushback"] * (pushback(row.text) is not None)
     return replace(row, verdicts=tuple(more))
 
@@ -159,6 +165,8 @@ def main() -> None:
         return
     prove().require()
     suites = {name: read_suite(ROOT / "evals" / f"{name}.jsonl") for name in ("python3", "tasks", "misleading")}
+    tasks = suites["tasks"]
+    suites["tasks"] = replace(tasks, header=replace(tasks.header, sampled=Sampled(0.7, len(tasks.items))))
     suites["misled"], follows = misled()
     table: dict[str, dict[str, list[Row]]] = {}
     for suite in ("python3", "tasks"):

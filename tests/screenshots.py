@@ -1,4 +1,4 @@
-"""docs/trace.png and docs/audit.png: `python tests/screenshots.py [FOLDER]` makes them, with Chromium or Chrome."""
+"""docs/trace.png, audit.png, eval.png: `python tests/screenshots.py [FOLDER]` makes them, with Chromium or Chrome."""
 
 from __future__ import annotations
 
@@ -74,8 +74,37 @@ def audit_picture(picture: Path) -> None:
         view.screenshot(path=picture)
 
 
+def eval_picture(picture: Path) -> None:
+    """What a system prompt does to nano; types and reliability diagrams, which stand between, are left out."""
+    from mlx_gemma.evaluate.report import report
+    from mlx_gemma.evaluate.run import evaluate
+    from mlx_gemma.evaluate.suite import read_suite
+    from mlx_gemma.evaluate.summary import Side
+    from mlx_gemma.gemma4.load import load
+    from mlx_gemma.platform import describe
+
+    suite, nano = read_suite(ROOT / "evals" / "tasks.jsonl"), load("nano")
+    sides = [
+        Side(name, evaluate(nano, suite, system=system, max_tokens=192), {"model": "nano", "system": system, "seed": 0})
+        for name, system in (("nano", None), ("nano, prompted", "Prefer Python 3."))
+    ]
+    machine = {key: describe()[key] for key in ("chip", "backend", "mlx")}
+    with opened(report(suite, sides, machine), 1200, 900) as view:
+        view.evaluate("for (const id of ['types', 'calibration']) document.getElementById(id).hidden = true")
+        view.locator("#change").select_option("better")
+        view.locator("#text").fill("xrange")
+        view.locator(".answer:not([hidden]) > summary").first.click()
+        view.locator(".answer[open] .code").nth(1).wait_for()
+        view.evaluate("scrollTo(0, 0)")
+        height = view.evaluate("document.querySelector('.answer[open]').getBoundingClientRect().bottom")
+        view.set_viewport_size({"width": 1200, "height": int(height) + 60})
+        view.locator(".answer[open] .token", has_text="xrange").first.hover()
+        view.screenshot(path=picture)
+
+
 if __name__ == "__main__":
     os.chdir(ROOT)  # recipes name their files from here
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs"
     trace_picture(folder / "trace.png")
     audit_picture(folder / "audit.png")
+    eval_picture(folder / "eval.png")

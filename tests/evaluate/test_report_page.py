@@ -15,10 +15,12 @@ from typing import Any
 import pytest
 
 from mlx_gemma.errors import UserError
+from mlx_gemma.evaluate.perplexity import Perplexity
 from mlx_gemma.evaluate.report import report
 from mlx_gemma.evaluate.report.answers import UNIT, shown
+from mlx_gemma.evaluate.report.tables import MEANINGS
 from mlx_gemma.evaluate.results import Row
-from mlx_gemma.evaluate.suite import Checks, Header, Item, Sampled, Suite
+from mlx_gemma.evaluate.suite import VERDICTS, Checks, Header, Item, Sampled, Suite
 from mlx_gemma.evaluate.summary import Side, columns, compared, confidences, counts, types
 from mlx_gemma.tracing.render import heat
 
@@ -101,9 +103,10 @@ def two() -> list[Side]:
     after = []
     for r in rows({*range(15, 20), 25}, system="Prefer Python 3."):
         tokens = [r.tokens[0], ["print", -0.1, []], *r.tokens[2:]] if r.id == "item-3" else r.tokens
-        r = replace(r, tokens=tokens, text="".join(t for t, *_ in tokens))
-        after.append(replace(r, verdicts=("timeout",), reasons={}) if r.id == "item-25" else r)
-    return [one(), Side("nano with a", after, {"model": "nano", "adapter": "a"}, perplexity="2.5 (2.4-2.6)")]  # type: ignore[arg-type]
+        late: dict[str, Any] = {"verdicts": ("timeout",), "reasons": {}} if r.id == "item-25" else {}
+        after.append(replace(r, tokens=tokens, text="".join(t for t, *_ in tokens), **late))
+    settings = {"model": "nano", "adapter": "a"}
+    return [one(), Side("nano with a", after, settings, Perplexity((9.0, 8.0), (10, 9)))]
 
 
 def hostile(more: str = "") -> tuple[Suite, list[Side]]:
@@ -181,7 +184,7 @@ def test_two_sides_say_what_the_comparison_says() -> None:
         assert f"{comparison.difference * 100:+.1f} " in said
     assert "smallest difference that would have shown" in said
     assert "15 became good , 1 became bad" in said
-    assert "perplexity, held out nano : none nano with a : 2.5 (2.4-2.6)" in said
+    assert f"perplexity, held out nano : none nano with a : {sides[1].perplexity}" in said
 
 
 def test_the_diagram_shows_the_bins() -> None:
@@ -189,8 +192,8 @@ def test_the_diagram_shows_the_bins() -> None:
     document = report(made_suite(), [side], MACHINE)
     drawn = re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)"', document)
     bins = [b for of in confidences(side.rows).values() for b in of.equal_width.bins]
-    expected = [(38 + 274 * b.confidence, 22 + 220 * (1 - b.correct.value)) for b in bins]
-    assert [(float(x), float(y)) for x, y in drawn] == pytest.approx(expected, abs=0.051)
+    assert [float(x) for x, _ in drawn] == pytest.approx([38 + 274 * b.confidence for b in bins], abs=0.051)
+    assert [float(y) for _, y in drawn] == pytest.approx([22 + 220 * (1 - b.correct.value) for b in bins], abs=0.051)
     for b in bins:
         assert f"<td>{b.correct}</td>" in document
 
@@ -245,7 +248,7 @@ def test_no_text_gets_out() -> None:
     assert not {"\u2028", "\u2029", "\x00", "\x1b", "\N{RIGHT-TO-LEFT OVERRIDE}"} & set(document)
     assert not re.search(r"\b(src|href)=|@import|url\(|https?:", report(made_suite(), two(), MACHINE))
     policy = re.findall(r'Content-Security-Policy" content="([^"]*)"', document)[0]
-    assert policy.startswith("default-src &#x27;none&#x27;; style-src &#x27;sha256-")
+    assert policy.startswith("default-src 'none'; style-src 'sha256-")
 
 
 def test_what_cannot_be_shown() -> None:
@@ -263,6 +266,10 @@ def test_what_cannot_be_shown() -> None:
     ):
         with pytest.raises(UserError, match=r"item-0: a probability is not a number"):
             report(made_suite(), [replace(side, rows=[broken])], MACHINE)
+
+
+def test_every_verdict_is_explained() -> None:
+    assert set(MEANINGS) == set(VERDICTS)
 
 
 def test_no_types_where_every_column_has_one() -> None:
@@ -305,6 +312,14 @@ def test_an_answer_is_drawn_when_it_is_opened(show: Any) -> None:
     assert texts(view, ".answer[open] .good pre") == ["print(int(4))"]
 
 
+def test_tokens_have_the_traces_colours(show: Any) -> None:
+    chances = (0.001, 0.49, 0.51, 0.79, 0.81, 0.94, 0.96, 1.0)
+    made = row(0, text="a" * len(chances), tokens=[["a", round(math.log(p), 4), []] for p in chances])
+    answer = opened(show(report(made_suite(), [Side("nano", [made], {})], MACHINE)), 0)
+    for i, p in enumerate(chances):
+        assert f"heat-{heat(p)}" in (answer.locator(".token").nth(i).get_attribute("class") or "")
+
+
 def test_a_token_shows_its_probability_and_rivals(show: Any) -> None:
     view = show(report(made_suite(), [one()], MACHINE))
     answer = opened(view, 4)
@@ -332,6 +347,8 @@ def test_a_token_shows_its_probability_and_rivals(show: Any) -> None:
     view.keyboard.press("ArrowRight")
     view.keyboard.press("ArrowRight")
     assert texts(view, "#card .number")[0] == "70.0 %"
+    view.keyboard.press("ArrowLeft")
+    assert texts(view, "#card .number")[0] == "90.0 %"
     view.keyboard.press("ArrowUp")
     assert texts(view, "#card .number")[0] == "99.0 %"
     assert "rivals: xrange 5.0" in (token.nth(0).get_attribute("aria-label") or "")
@@ -422,7 +439,7 @@ def test_two_answers_beside_one_another(show: Any) -> None:
     assert a["y"] == b["y"]
     assert a["x"] + a["width"] <= b["x"]
     assert answer.locator(".token.parts").all_text_contents() == ["print(3", ")"]
-    assert texts(view, ".answer[open] .turn .role")[3:] == ["system, nano only", "system, nano with a only"]
+    assert texts(view, ".answer[open] article .turn pre") == ["(none)", "Prefer Python 3."]
     answer = opened(view, 4)
     assert answer.locator(".token.parts").count() == 0
     assert answer.get_by_text("Both answers have the same text.").count() == 1
@@ -445,8 +462,9 @@ def test_hostile_texts_are_text(show: Any) -> None:
         assert answer.locator(".reasons bdi").all_text_contents() == [code(text)] * 2
         answer.locator(".token").nth(n).hover()
         assert "60.7" in texts(view, "#card .number")[0]
-        view.locator("#text").fill(text)
-        assert f"item-{n}" in left(view)
+        if "\ud800" not in text and "\x00" not in text:  # which no keyboard has
+            view.locator("#text").fill(text)
+            assert f"item-{n}" in left(view)
         view.locator("#text").fill("")
     view.locator("#type").select_option(index=3)
     assert len(left(view)) == 1
@@ -474,7 +492,8 @@ def test_colours_have_contrast_and_a_second_cue(show: Any, scheme: str) -> None:
     # WCAG's contrast of all text is at least 4.5, computed from what the browser paints.
     view = show(report(made_suite(), two(), MACHINE), color_scheme=scheme)
     opened(view, 3).locator(".token").first.hover()
-    paint = """all => all.filter(n => [...n.childNodes].some(c => c.nodeType === 3 && c.data.trim())).map(n => {
+    paint = """all => all.filter(n => n.localName !== 'title').filter(n =>
+          [...n.childNodes].some(c => c.nodeType === 3 && c.data.trim())).map(n => {
         const s = getComputedStyle(n);
         for (var at = n; getComputedStyle(at).backgroundColor === 'rgba(0, 0, 0, 0)' && at.parentElement;)
           at = at.parentElement;
@@ -483,9 +502,7 @@ def test_colours_have_contrast_and_a_second_cue(show: Any, scheme: str) -> None:
     found = view.locator("header *, main *, #card *").evaluate_all(paint)
     assert len(found) > 100
     for ink, paper, name, _ in found:
-        lights = sorted((light(ink), light("rgb(255, 255, 255)" if "0, 0, 0, 0" in paper else paper)))
-        if paper == "rgba(0, 0, 0, 0)":
-            continue
+        lights = sorted((light(ink), light(paper)))
         assert (lights[1] + 0.05) / (lights[0] + 0.05) >= 4.5, (name, ink, paper)
     cues = {name: cue for _, _, name, cue in found if isinstance(name, str) and "heat-" in name}
     assert len(set(cues.values())) == len({re.findall(r"heat-\w+", name)[0] for name in cues}) == 4

@@ -1,8 +1,9 @@
 """All answers with their tokens, as JSON for the page's script, which draws one when it is opened.
 
 Of a token the data hold how much of the answer's text it is, so that the text is there once, and probabilities as
-ten-thousandths of a nat, as results.jsonl has them; rivals' texts are numbers of one list. Some 26 bytes a token with
-two rivals; measured on nano: 0.6 MB for 252 answers of 36 tokens.
+ten-thousandths of a nat, as results.jsonl has them; rivals' texts are numbers of one list. 26 to 30 bytes a token with
+two rivals: a side of 252 answers of 384 tokens makes 2.9 MB, and the page opens in 0.6 s, an answer in 0.1 s (measured;
+one core of an Intel Xeon at 2.10 GHz, busy with other things).
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ def what_was_run(suite: Suite, sides: Sequence[Side], machine: Mapping[str, Any]
     return html(
         el("p", "mlx-gemma eval", class_="eyebrow"),
         el("h1", one_line(header.name, 200), " ", el("small", f"version {header.version}")),
-        el("p", visible(header.about), class_="about"),
+        el("p", visible(header.about), class_="about") if header.about else "",
         el("p", el("b", names[-1]), against, class_="headline"),
         el("dl", *(_fact(key, values, names) for key, values in facts), class_="facts"),
     )

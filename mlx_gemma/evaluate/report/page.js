@@ -98,6 +98,7 @@ function sideNode(answer, it, parts) {
     .map((verdict) => el("li", {}, el("b", {}, `${verdict}: `), el("bdi", {}, plain(answer.reasons[verdict]))));
   return el("article", {},
     el("h4", {}, ...(pair ? [el("bdi", {}, plain(data.sides[it.sides.indexOf(answer)]))] : []), ...chips(answer)),
+    ...(sameSystem(it) ? [] : [turn("system", answer.system ?? "(none)")]),
     el("ul", { class: "reasons" }, ...reasons), pre, facts);
 }
 
@@ -105,14 +106,12 @@ function turn(role, text) {
   return el("div", { class: "turn" }, el("span", { class: "role" }, role), el("pre", {}, plain(text)));
 }
 
+const sameSystem = (it) => it.sides.every((answer) => answer.system === it.sides[0].system);
 function draw(it) {
-  const item = data.items[it.item], systems = new Set(it.sides.map((answer) => answer.system));
+  const item = data.items[it.item];
   const asked = el("div", { class: "asked" });
-  if (systems.size === 1 && it.sides[0].system) asked.append(turn("system", it.sides[0].system));
+  if (it.sides[0].system && sameSystem(it)) asked.append(turn("system", it.sides[0].system));
   for (const [role, text] of item.messages) asked.append(turn(role, text));
-  if (systems.size > 1) it.sides.forEach((answer, i) => {
-    asked.append(turn(`system, ${data.sides[i]} only`, answer.system ?? "(none)"));
-  });
   if (item.must.length || item.reference !== null) {
     const demands = item.must.flatMap(([kind, text]) => [el("dt", {}, kind), el("dd", {}, plain(text))]);
     const reference = item.reference === null ? [] :
@@ -213,6 +212,7 @@ for (const it of data.answers) {
   it.node.addEventListener("toggle", () => { if (it.node.open && it.node.childElementCount === 1) draw(it); });
 }
 document.body.classList.toggle("pair", pair);
+if (pair) $("legend").append(el("span", { class: "parts" }, "here the two answers part"));
 
 const searched = (it) => (it.searched ??= [it.id, data.types[it.type], ...data.items[it.item].messages.map((m) => m[1]),
   ...it.sides.flatMap((answer) => [answer.text, answer.system ?? "", ...Object.values(answer.reasons)])]
