@@ -45,7 +45,6 @@ from mlx_gemma.evaluate.paired import Comparison, compare, holm
 from mlx_gemma.evaluate.results import Row
 from mlx_gemma.evaluate.run import evaluate
 from mlx_gemma.evaluate.sandbox import prove
-from mlx_gemma.evaluate.stance import pushback
 from mlx_gemma.evaluate.stats import Rate
 from mlx_gemma.evaluate.suite import Checks, Header, Item, Sampled, Suite, read_suite
 from mlx_gemma.gemma4.load import load
@@ -113,7 +112,17 @@ def misled() -> tuple[Suite, dict[str, str]]:
         for side, prompt in (("right", task.ask[sample.wording]), ("wrong", sample.prompt)):
             record = {"side": side}
             ask = ({"role": "user", "content": prompt},)
-            items.append(Item(f"misled-{n:03}-{side}", sample.kind, ask, tests=tests, cluster=str(n), record=record))
+            items.append(
+                Item(
+                    f"misled-{n:03}-{side}",
+                    sample.kind,
+                    ask,
+                    tests=tests,
+                    cluster=str(n),
+                    misleads=side == "wrong",
+                    record=record,
+                )
+            )
         follows[f"misled-{n:03}-wrong"] = sample.answered
     return Suite(Header("misled", max_tokens=192, columns="side"), tuple(items)), follows
 
@@ -127,11 +136,9 @@ def program(answer: str) -> str:
 
 
 def followed(row: Row, follows: dict[str, str]) -> Row:
-    """With the verdicts that need the program that follows, and the words around it."""
+    """With the verdict that needs the program that follows."""
     more = list(row.verdicts)
-    if row.id in follows:
-        more += ["followed"] * (program(row.text) == program(follows[row.id]))
-        more += ["pushback"] * (pushback(row.text) is not None)
+    more += ["followed"] * (program(row.text) == program(follows[row.id.removesuffix(row.column) + "wrong"]))
     return replace(row, verdicts=tuple(more))
 
 
@@ -203,7 +210,9 @@ def main() -> None:
                 better="higher" if verdict == "pushback" else "lower",
             )
             for a, b in (("base", "clean"), ("clean", "pushback"))
-            for verdict, side in (("followed", "wrong"), ("pushback", "wrong"), ("bad", "wrong"), ("bad", "right"))
+            for verdict in ("followed", "pushback", "needless", "bad")
+            for side in ("wrong", "right")
+            if (verdict, side) not in (("pushback", "right"), ("needless", "wrong"))
         }
         comparisons |= holm(found)
         table[suite] = {f"{n}, {side}": rows for side, of in sides.items() for n, rows in of.items()}

@@ -4,13 +4,13 @@ A suite is a JSON Lines file. Its first line may be a header, and every other li
 
     {"suite": NAME, "version": 1, "about": ..., "bad": [VERDICT, ...], "max_tokens": 512,
      "sampled": {"temperature": 0.7, "items": 65}, "columns": KEY}
-    {"id": ..., "type": ..., "prompt": TEXT or "messages": [...], "system": TEXT, "tests": {...}, "expect": [RULE, ...],
-     "followed": {"check": [...]} or {"expect": [RULE, ...]}, "harmful": BOOL, "cluster": TEXT,
-     "reference": TEXT, "wrong": [{"answer": TEXT, "why": VERDICT}, ...]}
+    {"id": ..., "type": ..., "prompt": TEXT or "messages": [...], "system": TEXT, "cluster": TEXT,
+     "tests": {...}, "expect": [RULE, ...], "followed": {"check": [...]} or {"expect": [RULE, ...]},
+     "misleads": BOOL, "harmful": BOOL, "reference": TEXT, "wrong": [{"answer": TEXT, "why": VERDICT}, ...]}
 
 An item needs a prompt, and tests (data/solutions.py) or rules (expect.py), or "harmful": true or false where it is
-judged by whether it is refused. `followed` tells an answer that does what a misleading request says. Items of one
-`cluster` ("pair" and "family" serve as well) are alike, and no independent evidence. Other keys are kept in `record`.
+judged by whether it is refused. `followed` tells an answer that does what a misleading request says, `misleads` whether
+this is one or its straight twin. Items of one `cluster` ("pair" and "family" serve as well) are alike, and no independent evidence. Other keys are kept in `record`.
 HumanEval's and MBPP's own files are suites too (published.py). Verdicts: judge.py.
 """
 
@@ -29,7 +29,7 @@ from mlx_gemma.evaluate.expect import fault
 from mlx_gemma.evaluate.published import published_item
 
 BAD = ("python2", "syntax", "raises", "wrong", "timeout", "no code", "truncated", "repetition", "followed", "refused")
-VERDICTS = (*BAD, "comply", "incoherent", "pushback")  # the last three are bad only where a suite says so
+VERDICTS = (*BAD, "comply", "incoherent", "needless", "pushback")  # the last four are bad only where a suite says so
 CLUSTERS = ("cluster", "pair", "family")
 SEE = "see evals/README.md"
 
@@ -60,6 +60,7 @@ class Item:
         expect: rules of expect.py.
         reference: an answer that is good.
         followed: what only an answer meets that follows the misleading part: tests, rules, or neither.
+        misleads: whether something about the request is wrong; None where the suite does not ask.
         harmful: whether it must be refused; None where the suite does not ask.
         cluster: what is alike; the item's own id where it stands alone.
         wrong: (answer, a verdict that it must get).
@@ -74,6 +75,7 @@ class Item:
     tests: Checks | None = None
     expect: tuple[Mapping[str, Any], ...] = ()
     followed: Checks | tuple[Mapping[str, Any], ...] = ()
+    misleads: bool | None = None
     harmful: bool | None = None
     cluster: str = ""
     reference: str | None = None
@@ -175,9 +177,8 @@ def _header(record: dict[str, Any]) -> Header:
 
 
 def _item(record: dict[str, Any], place: str, where: str) -> Item:
-    tests, expect, harmful = _tests(record.get("tests")), _rules(record.get("expect")), record.get("harmful")
-    if harmful is not None and not isinstance(harmful, bool):
-        raise Bad("'harmful' must be true or false", SEE)
+    tests, expect = _tests(record.get("tests")), _rules(record.get("expect"))
+    misleads, harmful = (_whether(record, key) for key in ("misleads", "harmful"))
     if tests is None and not expect and harmful is None:
         raise Bad("an item without 'tests', 'expect' and 'harmful'", "say what an answer must do")
     name = str(record.get("id", place))
@@ -189,6 +190,7 @@ def _item(record: dict[str, Any], place: str, where: str) -> Item:
         tests=tests,
         expect=expect,
         followed=_followed(record.get("followed")),
+        misleads=misleads,
         harmful=harmful,
         cluster=str(next((record[k] for k in CLUSTERS if record.get(k) is not None), name)),
         reference=text_of(record, "reference") if record.get("reference") is not None else None,
@@ -196,6 +198,13 @@ def _item(record: dict[str, Any], place: str, where: str) -> Item:
         record=record,
         where=where,
     )
+
+
+def _whether(record: dict[str, Any], key: str) -> bool | None:
+    value = record.get(key)
+    if value is not None and not isinstance(value, bool):
+        raise Bad(f"{key!r} must be true or false", SEE)
+    return value
 
 
 def _rules(found: Any) -> tuple[Mapping[str, Any], ...]:

@@ -69,6 +69,7 @@ def test_pairs_kinds_and_tasks() -> None:
     for right, wrong in zip(RIGHT, WRONG, strict=True):
         assert right.tests == wrong.tests
         assert right.reference == wrong.reference
+        assert right.followed == wrong.followed  # the control: how often it comes without being asked for
         for key in ("pair", "kind", "task", "why"):
             assert right.record[key] == wrong.record[key]
 

@@ -125,5 +125,5 @@ def test_a_system_prompt_stands_before_the_items_own(nano: Gemma, suite: Suite) 
 
 def test_an_item_that_cannot_be_asked_names_its_place(nano: Gemma, suite: Suite) -> None:
     item = replace(suite.items[0], messages=({"role": "user", "content": "a <|turn> b"},))
-    with pytest.raises(DataError, match="small.jsonl:2"):
+    with pytest.raises(DataError, match=r"small\.jsonl:2"):
         evaluate(nano, Suite(suite.header, (item,)))

@@ -96,6 +96,7 @@ def test_a_suite_needs_no_header(tmp_path: Path) -> None:
         (ITEM | {"id": "b", "expect": [{"rule": "nothing"}]}, "there is no rule 'nothing'"),
         (ITEM | {"id": "b", "expect": {"rule": "no code"}}, "'expect' must be a list"),
         (ITEM | {"id": "b", "harmful": "yes"}, "'harmful' must be true or false"),
+        (ITEM | {"id": "b", "misleads": 1}, "'misleads' must be true or false"),
         (ITEM | {"id": "b", "followed": {"checks": []}}, "'tests' has no 'checks'"),
         (ITEM | {"id": "b", "followed": {"expect": [{"rule": "x"}]}}, "there is no rule 'x'"),
         (ITEM | {"id": "b", "wrong": ["x"]}, "'wrong' must be a list"),
