@@ -10,8 +10,9 @@ A suite is a JSON Lines file. Its first line may be a header, and every other li
 
 An item needs a prompt, and tests (data/solutions.py) or rules (expect.py), or "harmful": true or false where it is
 judged by whether it is refused. `followed` tells an answer that does what a misleading request says, `misleads` whether
-this is one or its straight twin. Items of one `cluster` ("pair" and "family" serve as well) are alike, and no independent evidence. Other keys are kept in `record`.
-HumanEval's and MBPP's own files are suites too (published.py). Verdicts: judge.py.
+this is one or its straight twin. Items of one `cluster` ("pair" and "family" serve as well) are alike, and no
+independent evidence. Other keys are kept in `record`. HumanEval's and MBPP's own files are suites too (published.py).
+Verdicts: judge.py.
 """
 
 from __future__ import annotations
