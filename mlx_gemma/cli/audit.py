@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from mlx_gemma.cli import options
-from mlx_gemma.errors import visible_line
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from mlx_gemma.data.audit import Progress, Report
-
-SELDOM = 30  # seconds between two lines about the progress, where there is no terminal
+    from mlx_gemma.data.checks.runs import Runner
 
 
 @click.command()
@@ -33,10 +25,18 @@ SELDOM = 30  # seconds between two lines about the progress, where there is no t
     "--against",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="An eval file whose prompts and answers must not be in DATA. May be repeated.",
+    help="A file of eval items or rows whose prompts and answers must not be in DATA. May be repeated.",
 )
 @click.option(
-    "--write", "clean", type=click.Path(path_type=Path), metavar="CLEAN", help="Write the kept rows to this file."
+    "--run", "run", is_flag=True, help="Run answers that come with tests in the sandbox, and find those that fail."
+)
+@click.option("--unsafe-exec", is_flag=True, help="With --run: without a sandbox, as you, on this machine.")
+@click.option(
+    "--write",
+    "clean",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="CLEAN",
+    help="Write the kept rows to this file.",
 )
 @click.option(
     "--out",
@@ -61,6 +61,8 @@ def command(
     data: str | None,
     recipe: Path | None,
     against: tuple[Path, ...],
+    run: bool,
+    unsafe_exec: bool,
     clean: Path | None,
     out: Path | None,
     report_file: Path | None,
@@ -75,9 +77,11 @@ def command(
     the recipe's filter.limits are broken.
 
     \b
-    mlx-gemma audit datasets/python3/raw.jsonl --against evals/python3.jsonl --write clean.jsonl
+    mlx-gemma audit datasets/python3/raw.jsonl --against evals/tasks.jsonl --write clean.jsonl
     mlx-gemma audit --recipe recipes/nano.yaml
+    mlx-gemma audit datasets/python3/raw.jsonl --run --out audited
     """
+    from mlx_gemma.cli.audit_shown import print_report, progress_bar
     from mlx_gemma.data.audit.cache import audit_files
     from mlx_gemma.data.audit.held_out import named, splits_beside
     from mlx_gemma.data.audit.rendering import Rendering
@@ -94,24 +98,29 @@ def command(
         raise click.UsageError("give DATA, or --recipe with a recipe whose data are meant")
     policy = policy.model_copy(update={"malformed": "reject"})  # all of the file is wanted, whatever a training does
     rejected = clean.with_name(f"{clean.stem}.rejected.jsonl") if clean else None
+    outputs = [("--write", clean), ("--write", rejected), ("--json", report_file), ("--html", html)]
     if out is not None:
+        outputs += [("--out", out / "audit.json")] * (report_file is None) + [("--out", out / "audit.html")] * (
+            html is None
+        )
         report_file, html = report_file or out / "audit.json", html or out / "audit.html"
     splits = [file for file, _ in named(splits_beside(data, valid))]
-    outputs = [p for p in (clean, rejected, report_file, html) if p]
-    _check_outputs(data, [*policy.contamination, *against, *splits], outputs)
+    _check_outputs(data, [*policy.contamination, *against, *splits], [(name, path) for name, path in outputs if path])
     console = options.console()
-    with _progress() as progress:
+    runner = _runner(run, unsafe_exec)
+    with progress_bar() as progress:
         report = audit_files(
             data,
             policy,
             against,
             valid=valid,
             rendering=rendering,
+            run=runner,
             workers=workers,
             progress=progress,
             use_cache=not fresh,
         )
-    _print(console, report)
+    print_report(console, report)
     if report_file is not None:
         report.write_json(report_file)
         console.print(f"everything that was found in {report_file}")
@@ -130,54 +139,30 @@ def command(
     return 1 if report.breaches() else 0
 
 
-def _check_outputs(data: str, others: list[Path], outputs: list[Path]) -> None:
+def _runner(run: bool, unsafe: bool) -> Runner | None:
+    if not run:
+        if unsafe:
+            raise click.UsageError("--unsafe-exec says how answers are run; give --run too")
+        return None
+    from mlx_gemma.evaluate.answers_run import Sandboxed
+
+    with options.console(stderr=True).status("trying the sandbox"):
+        return Sandboxed.unsafe() if unsafe else Sandboxed.proved()
+
+
+def _check_outputs(data: str, others: list[Path], outputs: list[tuple[str, Path]]) -> None:
+    """Raises UserError, which names the option, where an output is an input, another output, or a folder."""
     from mlx_gemma.data.sources import data_files
     from mlx_gemma.errors import UserError
 
-    inputs = {file.resolve() for file in (*(file for file, _ in data_files(data)), *others)}
-    for path in outputs:
-        if path.resolve() in inputs:
-            raise UserError("would be overwritten, and is read", where=path, fix="give --write another name")
-    if len({path.resolve() for path in outputs}) < len(outputs):
-        raise UserError("two outputs have this name", where=outputs[0], fix="give --json or --html another name")
-
-
-@contextmanager
-def _progress() -> Iterator[Progress]:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    console = options.console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task, told = bar.add_task("reading", total=None), time.monotonic()
-
-        def tell(stage: str, done: int, total: int | None) -> None:
-            nonlocal told
-            if bar.tasks[0].description != stage:
-                bar.reset(task, description=stage, total=total)
-            bar.update(task, completed=done)
-            if not console.is_terminal and time.monotonic() > told + SELDOM:
-                told = time.monotonic()
-                console.print(f"{stage}: {done:,}" + (f" of {total:,}" if total else ""))
-
-        yield tell
-
-
-def _print(console: Console, report: Report) -> None:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold", expand=True)
-    table.add_column("check", no_wrap=True)
-    table.add_column("rows", justify="right", no_wrap=True)
-    table.add_column("action", style="dim", no_wrap=True)
-    table.add_column("for example", style="dim", no_wrap=True, overflow="ellipsis", ratio=1)
-    for check, rows, action, example in report.table():
-        table.add_row(check, f"{rows:,}", action, example)
-    console.print(table)
-    console.print(
-        f"{report.read:,} rows read: {report.kept_count:,} kept, {report.rejected_count:,} rejected", style="bold"
-    )
-    for line in report.remarks:
-        console.print(visible_line(line))
-    if report.from_cache:
-        console.print("from the cache: data, evals, policy and checks are those of an earlier audit", style="dim")
+    taken = {
+        file.resolve(): "would be overwritten, and is read"
+        for file in (*(file for file, _ in data_files(data)), *others)
+    }
+    for option, path in outputs:
+        fix = f"give {option} another name"
+        if (why := taken.get(path.resolve())) is not None:
+            raise UserError(why, where=path, fix=fix)
+        if path.is_dir() or any(path.resolve() in other.resolve().parents for _, other in outputs):
+            raise UserError("is a folder, and would be a file", where=path, fix=fix)
+        taken[path.resolve()] = "two outputs have this name"

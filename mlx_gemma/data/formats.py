@@ -16,7 +16,7 @@ sources.py finds the files, locally or on the hub; records.py decodes them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,13 @@ Messages = list[dict[str, str]]
 ROLES = {"system": "system", "user": "user", "assistant": "assistant"}
 SHAREGPT_ROLES = ROLES | {"human": "user", "gpt": "assistant"}
 TURN_FIELDS = "turn_fields"
+# What other data sets call them. Told and not read: which of several answers is meant, only the user knows.
+OTHER_NAMES = {
+    "prompt": ("question", "query", "problem", "input"),
+    "completion": ("response", "answer", "solution", "output", "chosen"),
+    "instruction": ("input", "question", "query"),
+    "output": ("response", "answer", "completion"),
+}
 SHAPES = "messages, conversations, prompt + completion, or instruction + output"
 
 
@@ -96,7 +103,7 @@ def scan_rows(path: str | Path, split: str = "train") -> Iterator[Row | BadRow]:
     found, held = False, list[BadRow]()
     for file, shown in data_files(path, split):
         for place, record in read_records(file):
-            row = _row(record, f"{shown}:{place}" if place else shown)
+            row = row_of(record, f"{shown}:{place}" if place else shown)
             if not found and not place and isinstance(row, BadRow):
                 held.append(row)
                 continue
@@ -108,7 +115,8 @@ def scan_rows(path: str | Path, split: str = "train") -> Iterator[Row | BadRow]:
         raise held[0].error()
 
 
-def _row(record: Any, where: str) -> Row | BadRow:
+def row_of(record: Any, where: str) -> Row | BadRow:
+    """What a record of `read_records` is."""
     try:
         if isinstance(record, Bad):
             raise record
@@ -148,9 +156,15 @@ def _messages(record: Any) -> Parts:
     for one, other in (("prompt", "completion"), ("instruction", "output")):
         if (one in keys) != (other in keys):
             have, lack = (one, other) if one in keys else (other, one)
-            raise Bad(f"has {have!r} but no {lack!r}", f"add {lack!r}")
+            raise Bad(f"has {have!r} but no {lack!r}", _renaming(keys, lack) or f"add {lack!r}")
     found = ", ".join(sorted(repr(k[:40]) for k in keys)[:5]) or "none"  # repr: for the terminal's sake
-    raise Bad(f"no known shape (keys: {found})", f"give {SHAPES}")
+    raise Bad(f"no known shape (keys: {found})", _renaming(keys, "prompt", "completion") or f"give {SHAPES}")
+
+
+def _renaming(keys: Collection[str], *wanted: str) -> str | None:
+    """Which of a row's keys are probably meant; None where one is not there."""
+    meant = [(next((k for k in OTHER_NAMES[name] if k in keys), None), name) for name in wanted]
+    return None if (None in dict(meant)) else " and ".join(f"rename {key!r} to {name!r}" for key, name in meant)
 
 
 def _talk(record: dict[str, Any], key: str, role_key: str, text_key: str, roles: dict[str, str]) -> Parts:

@@ -19,13 +19,16 @@ import numpy as np
 
 from mlx_gemma.data.formats import Row
 from mlx_gemma.data.rendered import examples
+from mlx_gemma.data.row_keys import KEYS, value_of
 from mlx_gemma.errors import DataError
 from mlx_gemma.gemma4.template import ChatTemplate, Example
 
-TYPE_KEYS = ("topic", "task", "type", "category")
 TYPES = 40  # the most that are told apart; the rows of more are counted as OTHERS
 OTHERS = "(others)"
+NAME = 80  # characters of a type
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
+BINS = 30
+WIDTHS = [step * 10**power for power in range(10) for step in (1, 2, 5)]  # tokens
 BATCH_ROWS, BATCH_SIZE = 256, 2**20  # rendered at once: rows, characters
 
 
@@ -47,6 +50,19 @@ class Histogram:
         reached, total = times.cumsum(), int(times.sum())
         at = {f"p{p}": int(lengths[np.searchsorted(reached, p / 100 * total)]) for p in PERCENTILES}
         return {"min": int(lengths[0])} | at | {"max": int(lengths[-1]), "mean": float((lengths * times).sum() / total)}
+
+    def bins(self) -> list[tuple[int, int, int]]:
+        """(first length, last length, rows) of some BINS bins of one width; beyond p99 is one, as long as need be."""
+        if not self.counts:
+            return []
+        least = int(self.percentiles()["p99"]) + 1
+        width = next(w for w in WIDTHS if least <= BINS * w)
+        rows = Counter[int]()
+        number = -(-least // width)
+        for length, times in self.counts.items():
+            rows[min(length // width, number)] += times
+        found = [(width * i, width * (i + 1) - 1, rows[i]) for i in range(number)]
+        return [*found, (width * number, max(self.counts), rows[number])] if rows[number] else found
 
 
 @dataclass
@@ -102,8 +118,8 @@ class Lengths:
                     self.refusal = self.refusal or example
                     continue
                 self.all.add(example, self.length)
-                if kind := task_type(row):
-                    self._group(kind).add(example, self.length)
+                if kind := value_of(row.extra, KEYS["tasks"]):
+                    self._group(kind[:NAME]).add(example, self.length)
 
     def _group(self, kind: str) -> Group:
         if kind not in self.types and len(self.types) >= TYPES:
@@ -111,12 +127,13 @@ class Lengths:
         return self.types.setdefault(kind, Group())
 
     def as_json(self) -> dict[str, Any]:
-        """Everything counted; `all` and each of `types` as `Group` has it."""
+        """Everything counted; `all` and each of `types` as `Group` has it; `histogram` of all rows as bins."""
         return {
             "template_digest": self.template.digest,
             "length": self.length,
             "refused": self.refused,
             "all": self.all.as_json(),
+            "histogram": {part: self.all.lengths[part].bins() for part in ("whole", "trained")},
             "types": {kind: group.as_json() for kind, group in self.types.items()},
         }
 
@@ -131,9 +148,3 @@ def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
             batch, size = [], 0
     if batch:
         yield batch
-
-
-def task_type(row: Row) -> str | None:
-    """What a row says of its type of task, in the first of TYPE_KEYS that it has."""
-    named = (row.extra.get(key) for key in TYPE_KEYS)
-    return next((name[:80] for name in named if isinstance(name, str) and name), None)

@@ -4,7 +4,7 @@ filter:
   malformed: stop            # or reject: leave the row out and go on
   python2: reject            # or keep: count and report, but train on them
   near_duplicates: 0.9       # a similarity, or keep
-  contamination: [evals/python3.jsonl]
+  contamination: [evals/tasks.jsonl]
   limits: {python2: 0.1, secrets: 0}
 """
 
@@ -30,6 +30,7 @@ CheckName = Literal[
     "python2",
     "broken",
     "truncated",
+    "runs",
     "secrets",
     "personal",
     "unsafe",
@@ -61,6 +62,8 @@ class FilterPolicy(BaseModel):
     """answers whose code neither Python accepts"""
     truncated: Action = "reject"
     """answers that stop inside their code"""
+    runs: Action = "reject"
+    """answers that fail the tests of their row, where `audit --run` runs them; training runs nothing"""
     secrets: Action = "reject"
     """rows with keys, tokens or passwords"""
     personal: Action = "keep"

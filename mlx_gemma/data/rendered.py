@@ -58,15 +58,9 @@ def examples(template: ChatTemplate, rows: Sequence[Row], *, turns: str = "all")
             results.append(DataError(e.what, where=row.where, fix=e.fix))
     texts = [text for text in results if isinstance(text, str)]
     encodings = iter(template.tokenizer.backend_tokenizer.encode_batch_fast(texts, add_special_tokens=False))
-    return [r if isinstance(r, DataError) else _example(template, list(next(encodings).ids), turns) for r in results]
-
-
-def _example(template: ChatTemplate, tokens: list[int], turns: str) -> Example:
-    supervised = [False] * len(tokens)
-    spans = template._model_spans(tokens)
-    for first, last in spans if turns == "all" else spans[-1:]:
-        supervised[first:last] = [True] * (last - first)
-    return Example(tokens, supervised)
+    return [
+        r if isinstance(r, DataError) else template.supervise(list(next(encodings).ids), turns=turns) for r in results
+    ]
 
 
 def rendered_samples(

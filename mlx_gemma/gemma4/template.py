@@ -112,7 +112,10 @@ class ChatTemplate:
         Args:
             turns: `all` of the model's turns, or only the `last`.
         """
-        tokens = self.encode(self.render(messages, generate=False))
+        return self.supervise(self.encode(self.render(messages, generate=False)), turns=turns)
+
+    def supervise(self, tokens: list[int], *, turns: str = "all") -> Example:
+        """`example` for a conversation that is rendered and encoded already."""
         supervised = [False] * len(tokens)
         spans = self._model_spans(tokens)
         for first, last in spans if turns == "all" else spans[-1:]:

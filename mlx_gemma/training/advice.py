@@ -7,10 +7,11 @@ What cannot work at all is refused elsewhere: a target that matches nothing (`lo
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from mlx_gemma.gemma4 import lora
 from mlx_gemma.recipe import Resolved
-from mlx_gemma.training.prepare import Prepared, Split
+from mlx_gemma.training.prepare import Prepared
 
 # Peak rates outside these are told. They are AdamW's: a factor of ten around QLoRA's 1e-4 to 2e-4 (arXiv 2305.14314)
 # for adapters, less for whole weights. A model narrower than E2B bears more, in proportion (arXiv 2203.03466).
@@ -125,17 +126,23 @@ def _rows(resolved: Resolved, ready: Prepared) -> Iterator[str]:
             names = " and ".join(f"validation.{k}" for k in idle)
             yield f"{names} {'do' if len(idle) > 1 else 'does'} nothing without validation rows; give data.valid"
         return
-    yield from _overlap(split, ready.valid)
+    yield from _shared(ready.report.whole["splits"])
 
 
-def _overlap(train: Split, valid: Split) -> Iterator[str]:
-    known = {tuple(e.tokens) for e in train.examples}
-    same = [where for e, where in zip(valid.examples, valid.where, strict=True) if tuple(e.tokens) in known]
-    if same:
-        yield (
-            f"{len(same)} of {len(valid.examples)} validation rows are also trained, the first is {same[0]}: the "
-            "validation loss will look better than it is; remove these rows from data.train"
-        )
+def _shared(splits: dict[str, Any]) -> Iterator[str]:
+    """Of what data/audit/held_out.py found."""
+    found = {leak["how"]: leak["found"] for leak in splits["leaks"]}
+    families = found.pop("family", 0)
+    if not found and not families:
+        return
+    kinds, total = ", ".join(f"{n:,} {how}" for how, n in found.items()), splits["rows"]["valid"]
+    told = [f"{sum(found.values()):,} of {total:,} validation rows are in data.train too ({kinds})"] if found else []
+    told += [f"{families:,} families of rows are in both data.train and data.valid"] if families else []
+    first = splits["listed"][0]
+    yield (
+        f"{', and '.join(told)}; the first: {first['where']} {first['message']}: the validation loss will look better "
+        "than it is; take them out of data.train (audit.json lists them)"
+    )
 
 
 def _length(resolved: Resolved, steps: int) -> Iterator[str]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from mlx_gemma import digest
 from mlx_gemma.data.audit import Report, audit
+from mlx_gemma.data.audit.held_out import Again
 from mlx_gemma.data.formats import Row, read_rows, scan_rows
 from mlx_gemma.errors import DataError
 from mlx_gemma.gemma4 import lora
@@ -67,7 +68,8 @@ def prepare(recipe: Recipe) -> Prepared:
     Raises:
         UserError: whatever is wrong with data, model or adapter.
     """
-    report = audit(scan_rows(recipe.data.train), recipe.filter, balance=False)
+    held_out = {"valid": Again(recipe.data.valid, "valid")} if recipe.data.valid else None
+    report = audit(scan_rows(recipe.data.train), recipe.filter, held_out=held_out, balance=False)
     if breaches := report.breaches():
         fix = "mend the data, or raise filter.limits"
         raise DataError(f"beyond a limit: {'; '.join(breaches)}", where=recipe.data.train, fix=fix)

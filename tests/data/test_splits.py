@@ -77,7 +77,7 @@ def test_clusters_are_those_of_brute_force(rows: list[Row]) -> None:
 
 
 def test_what_cannot_be_split() -> None:
-    with pytest.raises(UserError, match="leave valid empty"):
+    with pytest.raises(UserError, match="9 rows: valid stays empty"):
         proposed([made(n, f"Question {n}", family="one") for n in range(9)], Splitter())
     with pytest.raises(UserError, match="has no 'family' to be grouped by"):
         Splitter().add(made(1, "Why?", topic="x"))

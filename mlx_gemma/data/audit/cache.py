@@ -27,12 +27,14 @@ from mlx_gemma.data.audit.held_out import Again, named, splits_beside
 from mlx_gemma.data.audit.rendering import Rendering, lines
 from mlx_gemma.data.audit.report import Report
 from mlx_gemma.data.audit.tally import Tally
+from mlx_gemma.data.checks.runs import Runner
 from mlx_gemma.data.formats import scan_rows
 from mlx_gemma.data.policy import FilterPolicy
 from mlx_gemma.data.sources import data_files
 from mlx_gemma.errors import DataError, ModelError
 
 ENTRIES = 16  # kept; the one longest unused goes first
+PAGE = Path(__file__).parent / "page"
 META, FINDINGS = "meta.json", "findings.arrow"
 JUDGES = ("fissix", "datasketch", "bandit", "phonenumbers", "scikit-learn", "scipy")
 
@@ -44,6 +46,7 @@ def audit_files(
     *,
     valid: str | None = None,
     rendering: Rendering | None = None,
+    run: Runner | None = None,
     workers: int | None = None,
     progress: Progress = lambda stage, done, total: None,
     use_cache: bool = True,
@@ -56,6 +59,7 @@ def audit_files(
         valid: a recipe's `data.valid`, in the place of the folder's own.
         rendering: for which model and length the kept rows are counted as tokens; a model that cannot be had is a
             remark of the report.
+        run: see `audit`.
         use_cache: take it from the cache, if it is there; it is kept there in any case.
 
     Raises:
@@ -68,6 +72,8 @@ def audit_files(
     }
     if held_out:
         inputs["splits"] = [_described(path, shown, progress) for path, shown in named(held_out)]
+    if run is not None:
+        inputs["run"] = run.how
     checks = {"source": _source(), "python": platform.python_version(), **{name: _version(name) for name in JUDGES}}
     model = _model(rendering)
     tokenizer = TOKENIZER
@@ -78,7 +84,16 @@ def audit_files(
     if use_cache and (report := _read(entry, data, policy, inputs)):
         return report
     rows = scan_rows(data)
-    report = audit(rows, policy, against, held_out=held_out, tokenizer=tokenizer, workers=workers, progress=progress)
+    report = audit(
+        rows,
+        policy,
+        against,
+        held_out=held_out,
+        run=run,
+        tokenizer=tokenizer,
+        workers=workers,
+        progress=progress,
+    )
     report.inputs = inputs
     if rendering and isinstance(model, Path):
         counted = rendering.count(report.kept_rows(), model, lambda n: progress("rendering", n, report.kept_count))
@@ -110,8 +125,9 @@ def _described(path: Path, shown: str, progress: Progress) -> dict[str, Any]:
 
 
 def _source() -> str:
-    """Of every line that decides what is found."""
-    return digest.digest_files(sorted(Path(__file__).parents[1].rglob("*.py")))
+    """Of every line that decides what is found; the page only shows it."""
+    sources = Path(__file__).parents[1].rglob("*.py")
+    return digest.digest_files(sorted(s for s in sources if PAGE not in s.parents))
 
 
 def _version(name: str) -> str | None:
@@ -129,7 +145,7 @@ def _read(entry: Path, data: str, policy: FilterPolicy, inputs: dict[str, Any]) 
     try:
         meta = json.loads((entry / META).read_text(encoding="utf8"))
         findings = Findings(entry / FINDINGS)
-        known = {key: meta[key] for key in ("whole", "remarks", "seconds")}
+        known = {key: meta[key] for key in ("whole", "remarks", "unasked", "seconds")}
         report = Report(policy, Again(data), meta["read"], findings, inputs=inputs, from_cache=True, **known)
         report.tally = Tally.from_json(meta["tally"])
         os.utime(entry)
@@ -143,7 +159,7 @@ def _write(entry: Path, report: Report) -> None:
     part = Path(mkdtemp(prefix=".part.", dir=entry.parent))
     try:
         report.findings.write(part / FINDINGS)
-        meta = {key: getattr(report, key) for key in ("read", "whole", "remarks", "seconds")}
+        meta = {key: getattr(report, key) for key in ("read", "whole", "remarks", "unasked", "seconds")}
         meta["tally"] = report.tally.as_json()
         (part / META).write_text(json.dumps(meta), encoding="utf8")
         shutil.rmtree(entry, ignore_errors=True)

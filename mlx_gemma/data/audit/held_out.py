@@ -65,13 +65,13 @@ def splits_beside(data: str, valid: str | None = None) -> dict[str, Again]:
 
 
 def compare_splits(
-    train: Callable[[], Iterable[Row]], balance: Balance, others: Splits, told: Callable[[int], None]
+    train: Callable[[], Iterable[Row]], balance: Balance | None, others: Splits, told: Callable[[int], None]
 ) -> tuple[dict[str, Any], list[str]]:
     """What is in train and in another split, or in two others. About 0.3 ms a row of train.
 
     Args:
         train: the rows to train on, from the first, whenever it is called.
-        balance: of train, for the lengths.
+        balance: of train, for the lengths; None: lengths are not compared.
         told: the number of train rows that are done, now and then.
 
     Returns:
@@ -94,7 +94,8 @@ def compare_splits(
         counts[leak.split, leak.of_split, leak.reason.name] += 1
         if len(listed) < LISTED:
             listed.append(leak)
-    drift = [reason.message for reason in length_drift({TRAIN: balance} | {n: _balance(r) for n, r in rows.items()})]
+    balances = {TRAIN: balance} | {n: _balance(r) for n, r in rows.items()} if balance else {}
+    drift = [reason.message for reason in length_drift(balances)]
     told_of = [f"{n:,} rows of {name} cannot be read" for name, n in bad.items() if n]
     return {
         "rows": {TRAIN: counted.rows} | {name: len(held) for name, held in rows.items()},

@@ -5,22 +5,19 @@ Nothing here holds all rows: they are read again, in order, from where they wait
 
 from __future__ import annotations
 
-import json
-import platform
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from mlx_gemma.data.audit.findings import Findings, Found
+from mlx_gemma.data.audit import written
+from mlx_gemma.data.audit.findings import Findings
 from mlx_gemma.data.audit.tally import Tally
 from mlx_gemma.data.formats import BadRow, Row
 from mlx_gemma.data.policy import CHECKS, FilterPolicy
 from mlx_gemma.data.reason import Reason
 from mlx_gemma.data.visible import one_line
-from mlx_gemma.data.write import json_line, whole_file
 from mlx_gemma.errors import DataError
 
 
@@ -42,6 +39,7 @@ class Report:
     findings: Findings  # of rejected rows, and of rows that the policy keeps nevertheless
     whole: dict[str, Any] = field(default_factory=dict)  # about the set as a whole: shapes by file, balance
     remarks: list[str] = field(default_factory=list)  # what of that should not be overlooked, a line each
+    unasked: list[str] = field(default_factory=list)  # checks that had nothing to go by: no eval files, nothing run
     seconds: float = 0.0
     inputs: dict[str, Any] = field(default_factory=dict)  # digests of data and evals, where they are files
     from_cache: bool = False
@@ -99,6 +97,10 @@ class Report:
         if found is not None or number + 1 != self.read:
             raise DataError("the data has changed since it was audited", fix="audit it again")
 
+    def action(self, check: str) -> str:
+        """What is done about a row in which the check finds something; off: it was not looked for."""
+        return "off" if check in self.unasked else self.policy.action(check)
+
     def found(self) -> dict[str, int]:
         """Rows per check, whatever was done about them; every check is listed, in CHECKS order."""
         return {check: self.tally.checks[check] for check in CHECKS}
@@ -135,7 +137,7 @@ class Report:
     def table(self) -> list[tuple[str, int, str, str]]:
         """(check, rows found, what is done about them, an example) of every check."""
         return [
-            (check, n, self.policy.action(check), one_line(next(iter(self.examples(check)), "")))
+            (check, n, self.action(check), one_line(next(iter(self.examples(check)), "")))
             for check, n in self.found().items()
         ]
 
@@ -146,7 +148,7 @@ class Report:
 
     def as_json(self) -> dict[str, Any]:
         """Counts, what was done, and the place and reasons of every row with a fault; as a run folder keeps it."""
-        return self._head() | {name: list(rows) for name, rows in self._lists()}
+        return written.as_json(self)
 
     def write_json(self, path: Path) -> None:
         """`as_json` as a file, whole or not at all, without holding it.
@@ -154,14 +156,7 @@ class Report:
         Raises:
             UserError: the folder cannot be written to, or the disk is full.
         """
-        with whole_file(path) as file:
-            file.write(json.dumps(self._head(), indent=1, ensure_ascii=False, default=str)[:-2])
-            for name, rows in self._lists():
-                file.write(f',\n "{name}": [')
-                for i, row in enumerate(rows):
-                    file.write(("," if i else "") + "\n  " + json_line(row))
-                file.write("\n ]")
-            file.write("\n}\n")
+        written.write_json(self, path)
 
     def write(self, clean: str | Path, rejected: str | Path) -> None:
         """Write the kept rows, and the rejected ones with their reasons; each file appears whole or not at all.
@@ -170,48 +165,4 @@ class Report:
             UserError: a folder cannot be written to, or the disk is full.
             DataError: see `judged`.
         """
-        with ExitStack() as stack:
-            kept, left_out = (stack.enter_context(whole_file(Path(path))) for path in (clean, rejected))
-            for judged in self.judged():
-                row = judged.row.as_json() if isinstance(judged.row, Row) else {}
-                if self.policy.rejects(judged.reasons):
-                    told = {"where": judged.row.where, "reasons": [_reason(r) for r in judged.reasons]}
-                    left_out.write(json_line(told | row) + "\n")
-                else:
-                    kept.write(json_line(row) + "\n")
-
-    def _head(self) -> dict[str, Any]:
-        names = self.names()
-        checks = [
-            {"check": check, "rows": n, "action": action, "example": example}
-            | {"names": names.get(check, {}), "examples": self.examples(check)}
-            for check, n, action, example in self.table()
-        ]
-        return {
-            "read": self.read,
-            "kept": self.kept_count,
-            "rejected": self.rejected_count,
-            "python": platform.python_version(),  # whose grammar says what is broken
-            "policy": self.policy.model_dump(mode="json"),
-            "inputs": self.inputs,
-            "breaches": self.breaches(),
-            "remarks": self.remarks,
-            "seconds": round(self.seconds, 1),
-            "checks": checks,
-            **self.whole,
-        }
-
-    def _lists(self) -> Iterator[tuple[str, Iterator[dict[str, Any]]]]:
-        rejected = (_reasons(f) for f in self.findings if self.policy.rejects(f.reasons))
-        flagged = (_reasons(f) for f in self.findings if not self.policy.rejects(f.reasons))
-        yield from (("rejected_rows", rejected), ("flagged_rows", flagged))
-
-
-def _reasons(found: Found) -> dict[str, Any]:
-    return {"where": found.where, "reasons": [_reason(r) for r in found.reasons]}
-
-
-def _reason(r: Reason) -> dict[str, str]:
-    return (
-        {"check": r.check, "message": r.message} | ({"name": r.name} if r.name else {}) | ({"of": r.of} if r.of else {})
-    )
+        written.write(self, Path(clean), Path(rejected))

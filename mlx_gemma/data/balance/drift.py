@@ -21,6 +21,7 @@ from mlx_gemma.data.reason import Reason
 
 LARGE = 0.2  # largest distance of the two distribution functions, from which on it is a finding
 SIGNIFICANT = 0.01
+SMALL = 250_000  # pairs of lengths: below it p is exact; the asymptotic one is wrong for a few rows
 
 Lengths = npt.NDArray[np.int32] | npt.NDArray[np.int64]
 
@@ -31,7 +32,7 @@ class Drift:
 
     Attributes:
         distance: Kolmogorov-Smirnov: the largest distance between the two distribution functions, 0 to 1.
-        p: the probability of at least that distance between two samples of one distribution (asymptotic).
+        p: the probability of at least that distance between two samples of one distribution.
         longer: the probability that one drawn from the first is longer than one from the second, ties half:
             0.5 is no difference (the common-language effect size, McGraw and Wong 1992).
         medians: of the first and of the second.
@@ -55,7 +56,8 @@ def drift(one: Lengths, other: Lengths) -> Drift:
     """Compare two samples, [n] and [m], neither empty."""
     from scipy.stats import ks_2samp
 
-    found = ks_2samp(one, other, method="asymp")
+    method = "exact" if one.size * other.size <= SMALL else "asymp"
+    found = ks_2samp(one, other, method=method)
     ordered = np.sort(other)
     below = np.searchsorted(ordered, one, "left").mean() / ordered.size
     below_or_equal = np.searchsorted(ordered, one, "right").mean() / ordered.size

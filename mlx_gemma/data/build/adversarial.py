@@ -35,6 +35,8 @@ from mlx_gemma.errors import UserError
 
 TEXTS = Path(__file__).parent / "adversarial.toml"
 KINDS = ("false_claim", "python2_advice", "wrong_example", "wrong_docstring", "impossible", "wrong_signature")
+# Kinds whose truths begin with a small letter only where that is code: `len(x)`, `self`.
+CODE_FIRST = ("false_claim", "python2_advice")
 SLIPS, LOWER = 0.1, 0.15  # shares of prompts with a slip of the finger, and without a capital letter
 TRIALS = 8  # so many combinations in a row without a twist: the family has none, as its names hardly matter
 RETURNS = re.compile(r"(?:that|which) returns ((?!.*\b(?:it|them|this|those|these)\b)[^.;:?]{12,70})\.?$")
@@ -153,7 +155,7 @@ class Adversarial:
         reply = rng.choice(section["replies"])  # drawn for either kind of answer, so that the prompts are the same
         truth = _filled(rng.choice(twist.truth), twist.fields)
         if self.answer == "correct":
-            answer = f"{_corrected(reply, truth)}\n\n{fenced(task.python3)}"
+            answer = f"{_corrected(reply, truth, capital=twist.kind not in CODE_FIRST)}\n\n{fenced(task.python3)}"
         return AdversarialSample(task, wording, prompt, answer, twist.kind, twist.name, self.answer, style)
 
 
@@ -185,10 +187,10 @@ def _sentence(ask: str) -> str:
     return ask if ask[-1] in ".?!" else f"{ask}."
 
 
-def _corrected(reply: str, truth: str) -> str:
-    """The reply with the truth in it, which has a capital letter where a sentence begins."""
+def _corrected(reply: str, truth: str, *, capital: bool) -> str:
+    """The reply with the truth in it, with a capital letter where a sentence begins, if the truth may have one."""
     before, after = reply.split("$truth")
-    if not before or before.endswith(". "):
+    if capital and (not before or before.endswith(". ")):
         truth = truth[:1].upper() + truth[1:]
     return before + truth + after
 

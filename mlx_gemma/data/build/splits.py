@@ -45,7 +45,8 @@ class Splitter:
 
     def __init__(self, by: str = "family", shares: tuple[float, float, float] = SHARES, seed: int = 0) -> None:
         if min(shares) < 0 or abs(sum(shares) - 1) > 1e-6 or shares[0] == 0:
-            raise UserError(f"shares of {shares} are none", where="splits", fix="give three that add up to 1")
+            told = ", ".join(f"{share:g}" for share in shares)
+            raise UserError(f"shares of {told} are none", fix="give three that add up to 1, the first above 0")
         self.by, self.shares, self.seed = by, shares, seed
         self._groups, self._tasks = array("i"), array("i")
         self._group_ids: dict[str, int] = {}
@@ -98,8 +99,12 @@ class Splitter:
         names = [held.get(g, "train") for g in groups]
         for split, share in zip(SPLITS, self.shares, strict=True):
             if share and split not in names:
-                what = f"{len(set(groups))} groups by {self.by!r} of {len(groups)} rows leave {split} empty"
-                raise UserError(what, where="splits", fix="group by another key, or by prompts")
+                n = len(set(groups))
+                what = (
+                    f"{n} {'group' if n == 1 else 'groups'} by {self.by!r} of {len(groups)} rows: {split} stays empty"
+                )
+                fix = "group by another key, or by prompts" if self.by != "prompts" else "give it a share of 0"
+                raise UserError(what, fix=fix)
         return names
 
     def _drawn(self, group: str) -> bytes:

@@ -23,14 +23,15 @@ from mlx_gemma.data.checks.duplicates import (
     normalised_answer,
     prompt_shingles,
 )
-from mlx_gemma.data.formats import Row
+from mlx_gemma.data.formats import BadRow, Row, row_of
 from mlx_gemma.data.reason import Reason
-from mlx_gemma.data.records import read_eval_items
+from mlx_gemma.data.records import read_eval_items, read_records
 
 NEAR = 0.75
 RUN = 13  # words
 SHORT = 30  # characters, normalised: what is shorter is answered the same way by chance
-ANSWERS = ("answer", "completion", "canonical_solution", "python3")  # where eval items have their reference answer
+# Where eval items have their reference answer.
+ANSWERS = ("answer", "reference", "completion", "canonical_solution", "python3")
 WORD = re.compile(r"\w+")
 FENCED = re.compile(r"^[ \t]*+(`{3,}+|~{3,}+)[^\n]*+\n(.*?)(?:^[ \t]*+\1|\Z)", re.MULTILINE | re.DOTALL)
 
@@ -139,18 +140,32 @@ def _runs(text: str) -> Iterator[str]:
 
 def read_evals(files: Iterable[Path]) -> EvalTexts:
     """The prompts and reference answers of eval files: JSON Lines with `prompt` and, if there are, `id` and one of
-    ANSWERS.
+    ANSWERS; or rows in any shape that is trained on.
 
     Raises:
-        DataError: see `read_eval_items`.
+        DataError: see `read_eval_items`; a bad row.
     """
     texts = EvalTexts([], [])
     for file in files:
-        for item in read_eval_items(file):
-            name = f"{file.name}:{item.id}"
-            texts.prompts.append((name, normalised(item.prompt)))
-            texts.answers.extend((name, item.record[k]) for k in ANSWERS if isinstance(item.record.get(k), str))
+        for key, prompt, answers in _items(file):
+            name = f"{file.name}:{key}"
+            texts.prompts.append((name, normalised(prompt)))
+            texts.answers.extend((name, answer) for answer in answers)
     return texts
+
+
+def _items(file: Path) -> Iterator[tuple[str, str, list[str]]]:
+    """(id, prompt, answers) of every item or, where the first is a row with its answer, of every row."""
+    if isinstance(row_of(next(read_records(file))[1], str(file)), Row):
+        for place, record in read_records(file):
+            row = row_of(record, f"{file}:{place}" if place else str(file))
+            if isinstance(row, BadRow):
+                raise row.error()
+            yield str(row.extra.get("id", place)), row.messages[-2]["content"], [row.answer]
+        return
+    for item in read_eval_items(file):
+        found = (item.record.get(key) for key in ANSWERS)
+        yield item.id, item.prompt, [answer for answer in found if isinstance(answer, str)]
 
 
 def read_eval_prompts(files: Iterable[Path]) -> list[tuple[str, str]]:

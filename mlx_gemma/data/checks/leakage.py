@@ -16,7 +16,7 @@ from mlx_gemma.data.formats import Row
 from mlx_gemma.data.reason import Reason
 from mlx_gemma.data.row_keys import KEYS, value_of
 
-CHECK = "splits"
+CHECK = "leakage"
 
 
 @dataclass(frozen=True)

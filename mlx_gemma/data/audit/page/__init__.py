@@ -3,6 +3,7 @@
     choose.py     what is shown: some rows of every check, the largest clusters
     summary.py    the head: what was read, kept and left out, limits, what should not be overlooked
     checks.py     every check with its counts and rows
+    splits.py     what is in two splits
     rows.py       a row, with what was found in it marked
     balance.py    what the set is made of, lengths, rendered samples, digests
     plots.py      bars and boxes, as HTML and SVG
@@ -20,6 +21,7 @@ from pathlib import Path
 from mlx_gemma.data.audit.page.balance import balance, lengths, provenance, samples
 from mlx_gemma.data.audit.page.checks import checks, clusters, filters
 from mlx_gemma.data.audit.page.choose import choose
+from mlx_gemma.data.audit.page.splits import splits
 from mlx_gemma.data.audit.page.summary import limits, name, remarks, summary
 from mlx_gemma.data.audit.report import Report
 from mlx_gemma.html_page import html, html_page
@@ -43,6 +45,7 @@ def page(report: Report) -> str:
         filters=filters(report, shown),
         checks=checks(report, shown),
         clusters=clusters(shown),
+        splits=splits(report),
         lengths=lengths(report),
         balance=balance(report),
         samples=samples(report),

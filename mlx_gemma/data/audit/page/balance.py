@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import platform
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from mlx_gemma.data.audit.page.plots import bars, boxes
+from mlx_gemma.data.audit.page.plots import bars, boxes, columns
 from mlx_gemma.data.audit.page.text import MARGIN, clean
 from mlx_gemma.data.audit.report import Report
 from mlx_gemma.data.checks.personal import find_personal
@@ -41,6 +41,9 @@ def lengths(report: Report) -> Html:
         says = f"train.length {cut:,} cuts {counts['cut']:,} of {counts['rows']:,} rows; {counts['lost']:,} trained "
         says += f"tokens are lost with them (dashed line: the cut{_beyond(cut, parts['whole'])})."
         plots.append(_plot("Tokens of the kept rows", boxes(groups, cut), says))
+        for part, title in (("whole", "Rows by their tokens"), ("trained", "Rows by their trained tokens")):
+            bins = tokens["histogram"][part]
+            plots.append(_plot(title, columns(bins, cut if part == "whole" else None), _last(bins)))
     characters = report.whole.get("balance", {}).get("characters", {})
     plots.append(_plot("Characters of all rows", boxes([(part, at) for part, at in characters.items()])))
     if tokens and (types := sorted(tokens["types"].items(), key=lambda t: -t[1]["rows"])):
@@ -49,6 +52,12 @@ def lengths(report: Report) -> Html:
     says = "A box is the middle half of the rows, its line the median; the thin line goes from p5 to p99. "
     says += "Numbers: median, p99, longest."
     return html(el("h2", "Lengths"), el("p", says, class_="quiet"), el("div", *plots, class_="plots"))
+
+
+def _last(bins: Sequence[tuple[int, int, int]]) -> str:
+    first, last, rows = bins[-1]
+    wide = last - first > bins[0][1] - bins[0][0] and len(bins) > 1
+    return f"The last column is open: {rows:,} rows of {first:,} to {last:,} tokens." if wide else ""
 
 
 def _beyond(cut: int, whole: Mapping[str, float]) -> str:

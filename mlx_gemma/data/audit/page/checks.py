@@ -21,20 +21,13 @@ def checks(report: Report, shown: Shown) -> Html:
     counts = report.found()
     found = sorted((c for c in CHECKS if counts[c]), key=lambda c: (report.policy.action(c) == "keep", -counts[c]))
     cards = [_card(report, shown, check, ROOM // len(found)) for check in found]
-    unasked = [label(c) for c in CHECKS if not counts[c] and not _asked(report, c)]
-    nothing = [label(c) for c in CHECKS if not counts[c] and _asked(report, c)]
+    unasked = [label(c) for c in CHECKS if not counts[c] and report.action(c) == "off"]
+    nothing = [label(c) for c in CHECKS if not counts[c] and report.action(c) != "off"]
     return html(
         *cards,
         el("p", "Nothing found by: ", el("b", ", ".join(nothing)), ".", class_="quiet") if nothing else "",
         el("p", "Not looked for: ", el("b", ", ".join(unasked)), ".", class_="quiet") if unasked else "",
     )
-
-
-def _asked(report: Report, check: str) -> bool:
-    """Whether the audit was to look: contamination needs eval files."""
-    if check == "contamination":
-        return bool(report.inputs.get("evals") or report.policy.contamination)
-    return report.policy.action(check) != "off"
 
 
 def _card(report: Report, shown: Shown, check: str, room: int) -> Html:

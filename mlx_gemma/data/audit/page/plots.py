@@ -82,6 +82,29 @@ def boxes(groups: Sequence[tuple[str, Mapping[str, float]]], cut: int | None = N
     return el("ul", *lines, axis, class_="bars boxes")
 
 
+def columns(bins: Sequence[tuple[int, int, int]], cut: int | None = None) -> Html:
+    """A histogram: a column for each bin of (first, last, rows), all of one width but the last, which may be open.
+
+    Args:
+        cut: the length from which on everything is lost.
+    """
+    most, width = max((n for *_, n in bins), default=0), bins[0][1] + 1 if bins else 1
+    parts = []
+    for i, (first, last, n) in enumerate(bins):
+        title = el("title", f"{first:,} to {last:,}: {n:,} rows")
+        box = {"x": _percent(i + 0.05, len(bins)), "width": _percent(0.9, len(bins))}
+        high = max(100 * n / most, 1) if n else 0
+        parts.append(el("rect", title, y=f"{100 - high:.2f}%", height=f"{high:.2f}%", **box))
+    if cut is not None and cut < width * len(bins):
+        parts.append(el("line", x1=(x := _percent(cut / width, len(bins))), x2=x, y1=0, y2="100%", class_="cut"))
+    every = max(1, -(-len(bins) // 6))
+    ticks = [
+        el("text", f"{bins[i][0]:,}", x=_percent(i, len(bins)), y=12, text_anchor="middle" if i else "start")
+        for i in range(0, len(bins), every)
+    ]
+    return html(_plot("columns", *parts), _plot("axis", *ticks)) if bins else Html()
+
+
 def _box(at: Mapping[str, float], x: object) -> Html:
     assert callable(x)
     width = f"{float(x(at['p75'])[:-1]) - float(x(at['p25'])[:-1]):.2f}%"

@@ -66,6 +66,9 @@ def limits(report: Report) -> Html:
     """The policy's limits, each with the share that was found."""
     found, lines = report.found(), []
     for check, limit in report.policy.limits.items():
+        if report.action(check) == "off":
+            lines.append(el("li", f"{label(check)}: not looked for", class_="quiet"))
+            continue
         broken = found[check] > limit * report.read
         says = (
             f"{label(check)}: {found[check]:,} rows, {found[check] / max(1, report.read):.2%}; the limit is {limit:.2%}"
