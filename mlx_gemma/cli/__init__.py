@@ -21,6 +21,7 @@ COMMANDS = {
     "audit": "Tell what is in a data set, and write the rows that should be trained.",
     "data": "Make the project's own data sets, and cards for any.",
     "eval": "Count bad outputs over a suite of prompts, with and without an adapter.",
+    "gate": "Send each query to the specialist or the base, with a stated error rate.",
     "export": "Write base and adapter as one model for other programs.",
     "import": "Make a run folder of an adapter from PEFT or mlx-lm.",
     "verify": "Compare what two models, adapters or exports compute, each in its own program.",

@@ -20,6 +20,12 @@ adapter = click.option(
     metavar="FOLDER",
     help="A run folder, or a folder in mlx-lm's adapter form.",
 )
+gate = click.option(
+    "--gate",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="A gate of this adapter: it says whether the adapter answers, or the base alone (docs/gate.md).",
+)
 system = click.option("--system", metavar="TEXT", help='A system turn, e.g. "Prefer Python 3, not Python 2."')
 
 

@@ -15,11 +15,13 @@ from mlx_gemma.evaluate import sandbox
 
 Run = Callable[..., tuple[int, str, str]]
 ITEMS = [
-    {"suite": "small", "version": 2, "about": "Two requests.", "max_tokens": 40, "sampled": {"temperature": 0.7, "items": 1}},
+    {"suite": "small", "version": 2, "about": "Two requests.", "max_tokens": 40}
+    | {"sampled": {"temperature": 0.7, "items": 1}},
     {
         "id": "down",
         "type": "plain",
-        "prompt": "Implement a function descending that returns the integers from start to 1 in descending order as a list.",
+        "prompt": "Implement a function descending that returns the integers from start to 1 in descending order"
+        " as a list.",
         "tests": {"check": ["descending(4) == [4, 3, 2, 1]"]},
     },
     {"id": "hi", "type": "talk", "prompt": "hi", "expect": [{"rule": "contains", "any": ["bonjour"]}]},

@@ -13,11 +13,12 @@ from gate_stand_ins import FakeEncoder, calibrate_as
 from planted import resolved, rows
 
 from mlx_gemma.cli import main
+from mlx_gemma.data.formats import Row
 from mlx_gemma.decode.generate import generate
 from mlx_gemma.errors import UserError
 from mlx_gemma.gate import build as build_module
 from mlx_gemma.gate import route as route_module
-from mlx_gemma.gate.build import build, trained_rows
+from mlx_gemma.gate.build import build, known, trained_rows
 from mlx_gemma.gate.index import open_index
 from mlx_gemma.gate.retrieve import examples
 from mlx_gemma.gate.route import Gate
@@ -91,6 +92,12 @@ def test_rows_that_the_length_left_nothing_of_are_not_known(tmp_path: Path) -> N
     assert len(trained_rows(folder)) == count
 
 
+def test_of_a_conversation_the_last_question_is_known() -> None:
+    turns = [("system", "s"), ("user", "first"), ("assistant", "a"), ("user", "second"), ("assistant", "b")]
+    messages = [{"role": role, "content": content} for role, content in turns]
+    assert known(Row(messages, "rows.jsonl:3")) == ("second", "b", "rows.jsonl:3")
+
+
 def test_what_cannot_be_built(run: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no finished run"):
         build(tmp_path)
@@ -110,8 +117,9 @@ def test_changed_data_is_refused(trained: Path, run: Path) -> None:
             build(run)
         assert not (run / "gate").exists()
         data.unlink()
-        with pytest.raises(UserError):
+        with pytest.raises(UserError, match="the run's data") as caught:
             build(run)
+        assert "the folder the run was started in" in str(caught.value)
     finally:
         data.write_text(before)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -77,10 +78,20 @@ def test_the_graph_beyond_exact_rows(tmp_path: Path, monkeypatch: pytest.MonkeyP
     chosen = np.take_along_axis(queries @ graph.embeddings.T, rows, axis=1)
     np.testing.assert_allclose(by_graph, chosen, atol=1e-6)  # of whatever is proposed, the cosine is exact
     assert (by_graph <= wanted + 1e-6).all()
-    (tmp_path / "graph" / "graph.usearch").unlink()
-    index_module.propose.__globals__["_opened"].cache_clear()
-    with pytest.raises(UserError, match="cannot be read"):
-        open_index(tmp_path / "graph").search(queries[:1], 5)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"rubbish" * 99, "other"])
+def test_a_graph_that_is_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | str | None) -> None:
+    pytest.importorskip("usearch", reason="usearch is not installed")
+    monkeypatch.setattr(index_module, "EXACT_ROWS", 10)
+    graph = small_gate(tmp_path / "g") / "graph.usearch"
+    other = small_gate(tmp_path / "other", PROMPTS[1:]) / "graph.usearch"
+    graph.unlink()
+    if content is not None:
+        graph.write_bytes(content if isinstance(content, bytes) else other.read_bytes())
+    with pytest.raises(UserError, match="approximate index cannot be read"):
+        open_index(tmp_path / "g").search(unit_rows(1, 256), 3)
+    os.fstat(0)  # standard input is still open: usearch closes it where it cannot map a file
 
 
 @pytest.mark.parametrize("kept", [0, 5, 100, 0.5, 0.99])
@@ -139,8 +150,14 @@ def test_a_row_that_is_damaged(tmp_path: Path) -> None:
 
 
 def test_a_foreign_file(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no gate here"):
-        open_index(tmp_path)
+    for nowhere in (tmp_path, tmp_path / "nowhere", Path("x" * 5000), Path("a\0b")):
+        with pytest.raises(UserError, match="no gate here") as caught:
+            open_index(nowhere)
+        assert caught.value.fix == "make one: mlx-gemma gate build RUN"
+    small_gate(tmp_path / "run" / "gate")
+    with pytest.raises(UserError, match="no gate here") as caught:  # the run instead of its gate
+        open_index(tmp_path / "run")
+    assert caught.value.fix == f"give {tmp_path / 'run' / 'gate'}"
     save_file({"weight": np.zeros((2, 2), np.float32)}, tmp_path / FILE)
     with pytest.raises(UserError, match="no index of this version"):
         open_index(tmp_path)
