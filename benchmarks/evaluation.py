@@ -46,7 +46,7 @@ from mlx_gemma.evaluate.results import Row
 from mlx_gemma.evaluate.run import evaluate
 from mlx_gemma.evaluate.sandbox import prove
 from mlx_gemma.evaluate.stats import Rate
-from mlx_gemma.evaluate.suite import Checks, Header, Item, Sampled, Suite, read_suite
+from mlx_gemma.evaluate.suite import Checks, Header, Item, Suite, read_suite
 from mlx_gemma.gemma4.load import load
 
 ROOT = Path(__file__).parents[1]
@@ -172,8 +172,6 @@ def main() -> None:
         return
     prove().require()
     suites = {name: read_suite(ROOT / "evals" / f"{name}.jsonl") for name in ("python3", "tasks", "misleading")}
-    tasks = suites["tasks"]
-    suites["tasks"] = replace(tasks, header=replace(tasks.header, sampled=Sampled(0.7, len(tasks.items))))
     suites["misled"], follows = misled()
     table: dict[str, dict[str, list[Row]]] = {}
     for suite in ("python3", "tasks"):

@@ -32,6 +32,13 @@ FOLDER, EVALS, REGRESSION = "datasets/python3", "evals/tasks.jsonl", "datasets/n
 FAMILIES = Path(__file__).parent / "python3_families"  # in the package, as users build too
 DIALOGUES = ROOT / "datasets" / "nano" / "dialogue.toml"
 SPLITS = ("train", "valid", "test")
+HEADER = {
+    "suite": "tasks",
+    "version": 1,
+    "about": "Small programs of task families that the data set holds out, in a wording that no training row uses.",
+    "max_tokens": 256,
+    "sampled": {"temperature": 0.7, "items": 60},
+}
 TRAIN, VALID, TEST, ITEMS = 5000, 300, 300, 60  # rows wanted; where the families yield fewer, fewer are taken
 
 
@@ -43,8 +50,11 @@ class Chosen:
     suite: list[Sample]
     samples: dict[str, list[Sample]]
 
+    def eval_file(self) -> list[dict[str, Any]]:
+        """The lines of the suite's file."""
+        return [HEADER, *self.eval_items()]
+
     def eval_items(self) -> list[dict[str, Any]]:
-        """The suite as an eval file has it."""
         suite = sorted(self.suite, key=lambda s: (s.task.topic, s.task.family, s.prompt))
         return [
             {
@@ -107,7 +117,7 @@ def build(root: Path, seed: int = 0) -> dict[str, str]:
     out = root / FOLDER
     chosen = choose(seed)
     raw, labels = chosen.raw(seed)
-    write_jsonl(root / EVALS, chosen.eval_items())
+    write_jsonl(root / EVALS, chosen.eval_file())
     for name, samples in chosen.samples.items():
         write_jsonl(out / f"{name}.jsonl", (s.record() for s in samples))
     write_jsonl(out / "raw.jsonl", raw)

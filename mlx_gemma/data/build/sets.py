@@ -67,7 +67,7 @@ def build_set(
             if labels:
                 write_jsonl(part / f"{split}.labels.jsonl", labels)
             counts[split] = _counts(len(records), labels)
-        write_jsonl(part / "suite.jsonl", chosen.eval_items())
+        write_jsonl(part / "suite.jsonl", chosen.eval_file())
         about = ABOUT.format(
             name=name,
             rows=rows,
