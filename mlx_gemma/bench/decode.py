@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import statistics
 import time
-from dataclasses import asdict, dataclass
+from collections import Counter
+from dataclasses import asdict, dataclass, field
 from datetime import date
 from itertools import islice
 from pathlib import Path
@@ -18,6 +19,7 @@ from mlx_gemma import platform
 from mlx_gemma.data.records import read_eval_items
 from mlx_gemma.decode.generate import as_messages, decode, prompt_tokens
 from mlx_gemma.decode.sample import Sampling
+from mlx_gemma.gate.gated import Gated, open_gated
 from mlx_gemma.gemma4.load import Gemma, load
 
 
@@ -43,6 +45,9 @@ class Result:
     ours: Side
     mlx_lm: Side
     machine: dict[str, str]
+    gate: str | None = None
+    routed: dict[str, int] = field(default_factory=dict)  # queries, by who answered
+    routing: float = 0.0  # seconds a query, median; not in `ours`
 
     @property
     def ratio(self) -> float:
@@ -61,17 +66,30 @@ def read_prompts(path: Path, limit: int) -> list[str]:
     return [item.prompt for item in islice(read_eval_items(path), limit)]
 
 
-def measure(model: str, adapter: Path | None, prompts: list[str], max_tokens: int) -> Result:
-    """Measure both sides. The first prompt is run once by each beforehand, unmeasured."""
+def measure(model: str, adapter: Path | None, prompts: list[str], max_tokens: int, gate: Path | None = None) -> Result:
+    """Measure both sides, with the model that the gate chooses for each prompt, where there is one.
+
+    The first prompt is routed, and run once by each, beforehand, unmeasured.
+
+    Raises:
+        UserError: see `load` and `open_gated`.
+    """
     started = time.perf_counter()
-    gemma = load(model, adapter=adapter)
+    gated = open_gated(gate, model, adapter) if gate is not None else None
+    gemma = gated.gemma if gated is not None else load(model, adapter=adapter)
     loaded = time.perf_counter() - started
     queries = [prompt_tokens(gemma, as_messages(p)) for p in prompts]
+    routes, routing = [""] * len(prompts), [0.0]
+    if gated is not None:
+        routes, routing = _routed(gated, prompts)
+        gated.use(routes[0])
     sides = (_ours, _mlx_lm)
     for side in sides:
         side(gemma, queries[0], max_tokens)
     runs: list[list[tuple[list[int], float, float]]] = [[], []]
     for i, query in enumerate(queries):
+        if gated is not None:
+            gated.use(routes[i])
         for s in (0, 1) if i % 2 == 0 else (1, 0):
             runs[s].append(sides[s](gemma, query, max_tokens))
     return Result(
@@ -84,7 +102,20 @@ def measure(model: str, adapter: Path | None, prompts: list[str], max_tokens: in
         ours=_side(runs[0]),
         mlx_lm=_side(runs[1]),
         machine=platform.describe(),
+        gate=str(gate) if gate is not None else None,
+        routed=dict(Counter(routes)) if gate is not None else {},
+        routing=statistics.median(routing),
     )
+
+
+def _routed(gated: Gated, prompts: list[str]) -> tuple[list[str], list[float]]:
+    gated.route(prompts[0])  # loads the encoder
+    routes, seconds = [], []
+    for prompt in prompts:
+        started = time.perf_counter()
+        routes.append(gated.route(prompt))
+        seconds.append(time.perf_counter() - started)
+    return routes, seconds
 
 
 def _ours(gemma: Gemma, query: list[int], max_tokens: int) -> tuple[list[int], float, float]:

@@ -12,6 +12,7 @@ from mlx_gemma.cli import options
 @click.command()
 @click.argument("model")
 @options.adapter
+@options.gate
 @click.option(
     "--prompts",
     type=click.Path(path_type=Path),
@@ -22,7 +23,9 @@ from mlx_gemma.cli import options
 @click.option("--limit", type=click.IntRange(1), default=10, show_default=True, help="Use the first so many prompts.")
 @options.max_tokens(128)
 @click.option("--save", type=options.OutputFile(), help="Append the measurement as a JSON line to this file.")
-def command(model: str, adapter: Path | None, prompts: Path, limit: int, max_tokens: int, save: Path | None) -> None:
+def command(
+    model: str, adapter: Path | None, gate: Path | None, prompts: Path, limit: int, max_tokens: int, save: Path | None
+) -> None:
     """Measure greedy answers of MODEL: load, then seconds per query (median and spread), split into prefill and decode.
 
     The same weights and prompts go through mlx-lm's own generate in the same run, alternating. Rendering and
@@ -37,7 +40,7 @@ def command(model: str, adapter: Path | None, prompts: Path, limit: int, max_tok
 
     console = options.console()
     with console.status("measuring"):
-        result = measure(model, adapter, read_prompts(prompts, limit), max_tokens)
+        result = measure(model, adapter, read_prompts(prompts, limit), max_tokens, gate)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("", "s / query", "middle half", "prefill s", "decode s", "tokens/s"):
         table.add_column(name, justify="right" if name else "left")
@@ -56,6 +59,9 @@ def command(model: str, adapter: Path | None, prompts: Path, limit: int, max_tok
         f"{result.ours.query:.3f} s per query, {result.ratio:.2f} x mlx-lm's; {result.queries} queries of "
         f"{result.tokens} tokens in all, the same in {result.identical}; load {result.load:.2f} s, imports included"
     )
+    if result.routed:
+        shares = ", ".join(f"{count} to {name}" for name, count in result.routed.items())
+        console.print(f"routing {result.routing * 1000:.1f} ms a query, apart; {shares}")
     console.print(", ".join(f"{k} {v}" for k, v in result.machine.items()), style="dim")
     if save is not None:
         with disk_errors(save), save.open("a", encoding="utf8") as file:

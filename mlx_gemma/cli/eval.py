@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from mlx_gemma.cli import options
+
+if TYPE_CHECKING:
+    from mlx_gemma.evaluate.contenders import Contender
+    from mlx_gemma.evaluate.run import Router
+    from mlx_gemma.gemma4.load import Gemma
 
 
 @click.command()
 @click.argument("suites", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="SUITE...")
 @click.option("--model", required=True, help="nano, a folder, a hub id, or a run folder.")
 @options.adapter
+@options.gate
 @click.option("--compare", metavar="BASE", help="Also another model or run; `base`: the model without its adapter.")
 @options.system
 @click.option("--compare-system", metavar="TEXT", help="The other side's system turn, if not the same; '' for none.")
@@ -33,6 +40,7 @@ def command(
     suites: tuple[Path, ...],
     model: str,
     adapter: Path | None,
+    gate: Path | None,
     compare: str | None,
     system: str | None,
     compare_system: str | None,
@@ -54,6 +62,7 @@ def command(
     \b
     mlx-gemma eval evals/python3.jsonl --model nano
     mlx-gemma eval evals/*.jsonl --model runs/python3 --compare base
+    mlx-gemma eval evals/tasks.jsonl --model runs/python3 --gate runs/python3/gate --compare runs/python3
     mlx-gemma eval evals/python3.jsonl --model nano --system "Prefer Python 3." --compare-system ""
     """
     from mlx_gemma.evaluate.contenders import contenders
@@ -64,12 +73,14 @@ def command(
 
     console = options.console(stderr=as_json)
     read = [read_suite(suite) for suite in suites]
-    sides = contenders(model, adapter, system, compare=compare, compare_system=compare_system)
+    sides = contenders(model, adapter, system, gate=gate, compare=compare, compare_system=compare_system)
     wall = without_wall() if unsafe_exec else None
     if wall is None:
         with console.status("trying the sandbox (15 s, once after a start of the machine)"):
             prove().require()
-    session = Session(read, sides, out, seed=seed, sampled=sampled, max_tokens=max_tokens, batch=batch, wall=wall)
+    session = Session(
+        read, sides, out, seed=seed, sampled=sampled, max_tokens=max_tokens, batch=batch, wall=wall, gated=_gated
+    )
     session.prepare(fresh=fresh)
     with console.status("loading") as status:
         done = session.run(perplexity, say=status.update)
@@ -77,3 +88,11 @@ def command(
         click.echo(json.dumps(done.summary(), indent=1, ensure_ascii=False))
     else:
         show_session(console, done)
+
+
+def _gated(side: Contender) -> tuple[Gemma, Router]:
+    from mlx_gemma.gate.gated import open_gated
+
+    assert side.gate is not None
+    found = open_gated(side.gate, side.model, side.adapter)
+    return found.gemma, found

@@ -48,7 +48,7 @@ def command(
 
         gated = open_gated(gate, model, adapter)
         decision = gated.gate.route(prompt)
-        gated.use(decision)
+        gated.use(decision.route)
         gemma = gated.gemma
         click.echo(f"[{decision.route}: {visible_line(decision.reason)}]", err=True)
     answer = generate(gemma, prompt, system=system, sampling=sampling, max_tokens=max_tokens)

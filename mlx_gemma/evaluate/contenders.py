@@ -21,10 +21,11 @@ from mlx_gemma.gemma4.load import Gemma, load
 
 @dataclass(frozen=True)
 class Contender:
-    """A base, perhaps an adapter, perhaps a system prompt; `quantization` as `load` takes it."""
+    """A base, perhaps an adapter, a gate before it, a system prompt; `quantization` as `load` takes it."""
 
     model: str
     adapter: Path | None = None
+    gate: Path | None = None
     system: str | None = None
     revision: str | None = None
     quantization: dict[str, str] = field(default_factory=dict)
@@ -34,21 +35,29 @@ class Contender:
         """Short, and a file's name; of two system prompts two names."""
         name = (self.adapter or Path(os.path.expanduser(self.model))).resolve().name
         name = "".join(c if c.isalnum() or c in "-_." else "-" for c in name) or "model"
+        name += "-gated" if self.gate else ""
         return f"{name}+{digest_text(self.system)[:6]}" if self.system else name
 
 
-def contender(model: str, adapter: Path | None = None, system: str | None = None) -> Contender:
+def contender(
+    model: str, adapter: Path | None = None, system: str | None = None, gate: Path | None = None
+) -> Contender:
     """As `load` reads a name: a run folder is its base and its adapter.
 
     Raises:
         ModelError: a folder that is no adapter.
+        UserError: a gate without an adapter.
     """
     revision, folder = None, Path(os.path.expanduser(model))
     if adapter is None and folder.is_dir() and lora.is_run(folder):
         adapter = folder
         model, revision = lora.base_of(folder)
     quantization = lora.quantization_of(adapter) if adapter else {}
-    return Contender(model, adapter, system or None, revision, quantization)
+    if gate is not None and adapter is None:
+        raise UserError(
+            "a gate needs the adapter that it may send queries to", where=model, fix="give it with --adapter"
+        )
+    return Contender(model, adapter, gate, system or None, revision, quantization)
 
 
 def contenders(
@@ -56,26 +65,28 @@ def contenders(
     adapter: Path | None = None,
     system: str | None = None,
     *,
+    gate: Path | None = None,
     compare: str | None = None,
     compare_system: str | None = None,
 ) -> list[Contender]:
     """The model; before it what it is compared with.
 
     Args:
-        compare: "base" for the model without its adapter, or another model or run; None with a `compare_system`: the
-            same model.
+        gate: of the model's adapter, not of the other's.
+        compare: "base" for the model without its adapter, or another model or run (the same run: without the gate);
+            None with a `compare_system`: the same model.
         compare_system: the other's system prompt, "" for none; by default the same.
 
     Raises:
         UserError: "base" without an adapter, or both are the same.
     """
-    mine = contender(model, adapter, system)
+    mine = contender(model, adapter, system, gate)
     if compare is None and compare_system is None:
         return [mine]
     if compare == "base":
         if mine.adapter is None:
             raise UserError("has no adapter to be compared with its base", where=model, fix="name another model")
-        other = replace(mine, adapter=None)  # quantised as the adapter's base was
+        other = replace(mine, adapter=None, gate=None)  # quantised as the adapter's base was
     else:
         other = contender(compare, None, system) if compare else mine
     if compare_system is not None:
@@ -98,10 +109,15 @@ def loaded(wanted: Contender, held: Gemma | None) -> Gemma:
     if held is not None and held.adapter == wanted.adapter and _is(held, wanted):
         return held
     if held is not None:
-        held.model = None  # whoever holds the Gemma must not hold its weights
-        gc.collect()
-        mx.clear_cache()
+        give_up(held)
     return load(wanted.model, adapter=wanted.adapter, revision=wanted.revision, **wanted.quantization)
+
+
+def give_up(held: Gemma) -> None:
+    """Free a model's memory, whoever holds the Gemma."""
+    held.model = None
+    gc.collect()
+    mx.clear_cache()
 
 
 def _is(held: Gemma, wanted: Contender) -> bool:

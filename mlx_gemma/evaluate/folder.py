@@ -38,6 +38,7 @@ def settings(
         "model": checkpoint.name,
         "fingerprint": checkpoint.fingerprint,
         "adapter": str(adapter) if adapter else None,
+        "gate": digest_files(sorted(p for p in contender.gate.glob("*") if p.is_file())) if contender.gate else None,
         "adapter_digest": digest_files([adapter / lora.WEIGHTS]) if adapter else None,
         "quantization": contender.quantization,
         "system": contender.system,

@@ -25,6 +25,7 @@ class Row:
     """One answer.
 
     Attributes:
+        route: who answered, by the gate; "" without one.
         mode, temperature, seed: how it was decoded; greedy has temperature 0.
         cluster: what is no independent evidence: items that are alike, and answers to one item.
         column: the part of the suite that it is counted with; "" where the suite is not divided.
@@ -41,6 +42,7 @@ class Row:
     type: str
     cluster: str
     column: str
+    route: str
     mode: Mode
     temperature: float
     seed: int

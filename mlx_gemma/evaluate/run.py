@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from mlx_gemma.decode.batch import generate_batch
 from mlx_gemma.decode.generate import Generation, prompt_tokens
@@ -31,12 +32,21 @@ BATCH = 16  # answers at once; of E2B some 2 GB of logits and caches at 1,000 to
 RIVALS = 3  # of each token, kept for the report
 
 
+class Router(Protocol):
+    """Who answers what: gate/gated.py, of which this package knows nothing more."""
+
+    def route(self, query: str) -> str: ...
+
+    def use(self, route: str) -> None: ...
+
+
 @dataclass(frozen=True)
 class Request:
-    """One answer to be given; `place` is its item's in the suite."""
+    """One answer to be given; `place` is its item's in the suite, `route` who answers, "" where none is asked."""
 
     place: int
     item: Item
+    route: str
     mode: Mode
     sampling: Sampling
     system: str | None
@@ -58,6 +68,7 @@ def evaluate(
     batch: int = BATCH,
     file: Path | None = None,
     wall: Wall | None = None,
+    router: Router | None = None,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> list[Row]:
     """Answer and judge all items, in the suite's order, greedy before sampled.
@@ -68,19 +79,22 @@ def evaluate(
         max_tokens: of an answer; by default the suite's.
         file: results.jsonl, to which finished batches are added, and whose rows are not made again.
         wall: as in `judge`: whether it holds is to be proved before.
+        router: decides by each item's last message who answers it; batches have one route each.
         progress: called with answers done, and answers in all.
 
     Raises:
         DataError: an item that the template or the context refuses, with its place; a damaged `file`.
         UserError: code to run and no wall on this machine.
     """
-    wanted = _requests(gemma, suite, system, seed, sampled)
+    wanted = _requests(gemma, suite, system, seed, sampled, router)
     rows = {row.key: row for row in (read_rows(file) if file else [])}
     progress(len(rows), len(wanted))
     for requests in _batches(wanted, batch):
         missing = [r for r in requests if r.key not in rows]
         if not missing:
             continue
+        if router is not None:
+            router.use(requests[0].route)
         found = _answer(gemma, suite, requests, max_tokens or suite.header.max_tokens, wall)
         found = [row for row in found if row.key not in rows]
         if file:
@@ -103,8 +117,11 @@ def _plans(suite: Suite, sampled: bool) -> Iterator[tuple[Mode, float, Sequence[
         yield "sampled", plan.temperature, suite.items[: plan.items]
 
 
-def _requests(gemma: Gemma, suite: Suite, system: str | None, seed: int, sampled: bool) -> list[Request]:
+def _requests(
+    gemma: Gemma, suite: Suite, system: str | None, seed: int, sampled: bool, router: Router | None
+) -> list[Request]:
     found = []
+    routes = {item.id: router.route(item.prompt) if router is not None else "" for item in suite.items}
     for mode, temperature, items in _plans(suite, sampled):
         for place, item in enumerate(items):
             both = "\n\n".join(text for text in (system, item.system) if text) or None
@@ -114,13 +131,15 @@ def _requests(gemma: Gemma, suite: Suite, system: str | None, seed: int, sampled
             except UserError as e:
                 raise DataError(e.what, where=item.where or item.id, fix=e.fix) from e
             sampling = Sampling(temperature, seed=seed + place) if temperature else Sampling(seed=seed)
-            found.append(Request(place, item, mode, sampling, both, tokens))
+            found.append(Request(place, item, routes[item.id], mode, sampling, both, tokens))
     return found
 
 
 def _batches(requests: Sequence[Request], size: int) -> Iterator[list[Request]]:
-    for mode in ("greedy", "sampled"):
-        ordered = sorted((r for r in requests if r.mode == mode), key=lambda r: (len(r.tokens), r.place))
+    parts = sorted({(r.mode, r.route) for r in requests})
+    for mode, route in parts:
+        chosen = [r for r in requests if (r.mode, r.route) == (mode, route)]
+        ordered = sorted(chosen, key=lambda r: (len(r.tokens), r.place))
         yield from (ordered[i : i + size] for i in range(0, len(ordered), size))
 
 
@@ -148,6 +167,7 @@ def _answer(gemma: Gemma, suite: Suite, requests: Sequence[Request], most: int, 
                 type=request.item.type,
                 cluster=request.item.cluster,
                 column=column_of(suite, request.item),
+                route=request.route,
                 mode=request.mode,
                 temperature=request.sampling.temperature,
                 seed=request.sampling.seed,

@@ -12,11 +12,11 @@ from mlx_gemma import platform, run
 from mlx_gemma.data.formats import read_rows as read_data
 from mlx_gemma.errors import UserError
 from mlx_gemma.evaluate import folder
-from mlx_gemma.evaluate.contenders import Contender, loaded
+from mlx_gemma.evaluate.contenders import Contender, give_up, loaded
 from mlx_gemma.evaluate.perplexity import Perplexity, perplexity
 from mlx_gemma.evaluate.report import report
 from mlx_gemma.evaluate.results import read_rows
-from mlx_gemma.evaluate.run import evaluate, finished
+from mlx_gemma.evaluate.run import Router, evaluate, finished
 from mlx_gemma.evaluate.sandbox import Wall
 from mlx_gemma.evaluate.suite import Suite
 from mlx_gemma.evaluate.summary import Side, columns, compared, confidences, counts, types
@@ -64,6 +64,7 @@ class Session:
         sides: from `contenders`.
         out: the folder OUT; answers go to OUT/SUITE/SIDE/.
         wall: as in `judge`.
+        gated: opens a side that has a gate: its model, and who answers.
     """
 
     def __init__(
@@ -77,11 +78,12 @@ class Session:
         max_tokens: int | None = None,
         batch: int = 16,
         wall: Wall | None = None,
+        gated: Callable[[Contender], tuple[Gemma, Router]] | None = None,
     ) -> None:
         names = [suite.header.name for suite in suites]
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise UserError(f"two suites are called {twice!r}", fix="evaluate them one by one, or rename one")
-        self.suites, self.sides, self.out, self.wall = suites, sides, out, wall
+        self.suites, self.sides, self.out, self.wall, self.gated = suites, sides, out, wall, gated
         self.seed, self.sampled, self.max_tokens, self.batch = seed, sampled, max_tokens, batch
         self.files: dict[tuple[str, str], Path] = {}
 
@@ -112,6 +114,7 @@ class Session:
             say: is told what is going on.
         """
         held: Gemma | None = None
+        router: Router | None = None
         perplexities: dict[str, Perplexity] = {}
         sides: dict[tuple[str, str], Side] = {}
         data = list(read_data(rows)) if rows else []
@@ -120,7 +123,7 @@ class Session:
                 file, what = self.files[suite.header.name, side.name], f"{suite.header.name}, {side.name}"
                 found = finished(suite, read_rows(file), sampled=self.sampled)
                 if found is None:
-                    held = loaded(side, held)
+                    held, router = self._loaded(side, held, router)
                     found = evaluate(
                         held,
                         suite,
@@ -131,15 +134,26 @@ class Session:
                         batch=self.batch,
                         file=file,
                         wall=self.wall,
+                        router=router,
                         progress=partial(_say, say, what),
                     )
                 sides[suite.header.name, side.name] = Side(side.name, found, self._settings(suite, side))
-            if data:
-                held = loaded(side, held)
+            if data and not side.gate:
+                held, router = self._loaded(side, held, router)
                 perplexities[side.name] = perplexity(held, data, partial(_say, say, f"perplexity, {side.name}"))
         if perplexities:
             sides = {key: replace(side, perplexity=perplexities[side.name]) for key, side in sides.items()}
         return Finished(tuple(self._report(suite, sides) for suite in self.suites), perplexities)
+
+    def _loaded(self, side: Contender, held: Gemma | None, router: Router | None) -> tuple[Gemma, Router | None]:
+        if side.gate is None:
+            return loaded(side, held), None
+        if router is not None and held is not None:
+            return held, router  # only the last side may have a gate
+        if held is not None:
+            give_up(held)
+        assert self.gated is not None
+        return self.gated(side)
 
     def _settings(self, suite: Suite, side: Contender) -> dict[str, Any]:
         return folder.settings(

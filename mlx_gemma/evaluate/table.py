@@ -89,6 +89,9 @@ def _table(*names: str) -> Table:
 
 
 def _lines(rows: Sequence[Row]) -> Iterator[str]:
+    for route in sorted({row.route for row in rows} - {""}):
+        bad = [row.bad for row in rows if row.route == route]
+        yield f"answered by {route}: bad {short(Rate(sum(bad), len(bad)))}"
     worst = [cell for cell in types(rows) if cell.rate.count]
     if len(worst) > 1:
         listed = ", ".join(f"{c.name} {c.rate.count}/{c.rate.total}" for c in worst[:WORST])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlx_gemma.errors import UserError
-from mlx_gemma.gate.decision import BASE, Decision
+from mlx_gemma.gate.decision import BASE
 from mlx_gemma.gate.route import Gate
 from mlx_gemma.gate.stale import check_adapter
 from mlx_gemma.gemma4 import lora
@@ -28,9 +28,13 @@ class Gated:
         """Computes as the last `use` said."""
         return self.variants.gemma
 
-    def use(self, decision: Decision) -> None:
-        """From now on `gemma` is what the decision says: with the adapter, or the base alone. Microseconds."""
-        self.variants.use(None if decision.route == BASE else self.adapter)
+    def route(self, query: str) -> str:
+        """Who is to answer: a decision's route."""
+        return self.gate.route(query).route
+
+    def use(self, route: str) -> None:
+        """From now on `gemma` is what the route says: with the adapter, or "base" alone. Microseconds."""
+        self.variants.use(None if route == BASE else self.adapter)
 
 
 def open_gated(folder: Path, model: str, adapter: Path | None = None) -> Gated:

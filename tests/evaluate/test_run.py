@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tiny_gemma4 import random_adapter
 
 from mlx_gemma.decode.generate import as_messages, generate
 from mlx_gemma.decode.sample import Sampling
@@ -16,6 +17,7 @@ from mlx_gemma.evaluate.results import Row, append_rows, read_rows
 from mlx_gemma.evaluate.run import evaluate, finished
 from mlx_gemma.evaluate.suite import Suite, read_suite
 from mlx_gemma.gemma4.load import Gemma, load
+from mlx_gemma.gemma4.variants import Variants
 
 PROMPTS = (
     "Implement a function descending that returns the integers from start to 1 in descending order as a list.",
@@ -121,6 +123,31 @@ def test_a_system_prompt_stands_before_the_items_own(nano: Gemma, suite: Suite) 
     assert row.system == "Prefer Python 3.\n\nAnswer in one block."
     alone = generate(nano, as_messages(PROMPTS[0], row.system), max_tokens=48)
     assert row.text == alone.text
+
+
+class Alternating:
+    """A router that has the adapter answer every other prompt."""
+
+    def __init__(self, variants: Variants, adapter: Path) -> None:
+        self.variants, self.adapter = variants, adapter
+
+    def route(self, query: str) -> str:
+        return "mine" if PROMPTS.index(query) % 2 else "base"
+
+    def use(self, route: str) -> None:
+        self.variants.use(self.adapter if route == "mine" else None)
+
+
+def test_a_router_says_who_answers(suite: Suite, rows: list[Row], tmp_path: Path) -> None:
+    random_adapter("nano", tmp_path / "mine", size=0.2)
+    alone = evaluate(load("nano", adapter=tmp_path / "mine"), suite, batch=2, seed=4)
+    variants = Variants(load("nano"))
+    variants.add(tmp_path / "mine")
+    routed = evaluate(variants.gemma, suite, batch=2, seed=4, router=Alternating(variants, tmp_path / "mine"))
+    assert [r.route for r in routed] == ["base", "mine", "base", "mine", "base", "base", "mine", "base"]
+    wanted = [b if r.route == "mine" else a for a, b, r in zip(rows, alone, routed, strict=True)]
+    assert [r.text for r in routed] == [r.text for r in wanted]
+    assert [r.text for r in routed] != [r.text for r in rows]
 
 
 def test_an_item_that_cannot_be_asked_names_its_place(nano: Gemma, suite: Suite) -> None:

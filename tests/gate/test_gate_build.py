@@ -213,3 +213,29 @@ def test_an_example_is_taken_once(run: Path, nano: Gemma) -> None:
     decision = Gate.load(build(run).folder).route(PROMPT, k=2)
     twice = type(decision)(**{**vars(decision), "nearest": decision.nearest[:1] * 2 + decision.nearest[1:]})
     assert examples(twice, 2, 1000, nano.template) == examples(decision, 2, 1000, nano.template)
+
+
+def test_eval_and_bench_send_every_query_where_the_gate_says(run: Path, cli: Run) -> None:
+    gate = build(run).folder
+    calibrate(gate, 0.5)
+    suite, far = Path("mine.jsonl"), "\u6771\u4eac \u306e \u5929\u6c17"
+    items = [{"id": name, "prompt": p, "expect": [{"rule": "no code"}]} for name, p in (("near", PROMPT), ("far", far))]
+    suite.write_text("\n".join(map(json.dumps, items)))
+    short = ("--max-tokens", "8")
+    status, out, err = cli("eval", suite, "--model", run, "--gate", gate, "--compare", run, *short)
+    assert (status, err) == (0, "")
+    kept = Path(f"runs/eval/mine/{run.name}-gated/results.jsonl").read_text().splitlines()
+    rows = {row["id"]: row for row in map(json.loads, kept)}
+    assert {name: row["route"] for name, row in rows.items()} == {"near": "specialist", "far": "base"}
+    assert rows["near"]["text"] == generate(load(str(run)), PROMPT, max_tokens=8).text
+    assert rows["far"]["text"] == generate(load("nano"), far, max_tokens=8).text
+    assert "answered by" not in out  # of two models the comparison is shown
+    assert "answered by specialist: bad " in cli("eval", suite, "--model", run, "--gate", gate, *short)[1]
+    status, out, err = cli("bench", run, "--gate", gate, "--prompts", suite, *short)
+    assert (status, err) == (0, "")
+    assert "1 to specialist, 1 to base" in out
+    calibrate(gate, 2.0)
+    status, _, err = cli("eval", suite, "--model", run, "--gate", gate, *short)
+    assert (status, "made with another gate" in err) == (2, True)
+    status, _, err = cli("eval", suite, "--model", "nano", "--gate", gate, *short)
+    assert (status, "a gate needs the adapter" in err) == (2, True)
