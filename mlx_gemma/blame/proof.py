@@ -1,7 +1,8 @@
 """The proof of a blame: train again without the blamed rows, and without as many random ones, and ask again.
 
 Recipe, seeds and base are those of the run, but for what it writes. Fewer rows make other batches and, where the recipe
-counts epochs, fewer updates; the control has as many rows less, so that this is in both.
+counts epochs, fewer updates; a control has as many rows less, so that this is in both. Any change of the rows moves a
+decision; several controls tell by how much.
 """
 
 from __future__ import annotations
@@ -33,12 +34,12 @@ class Answers:
 
 @dataclass(frozen=True)
 class Proof:
-    """The decision after training on all rows, without the blamed ones, and without as many random ones."""
+    """The decision after training on all rows, without the blamed ones, and without as many random ones, often."""
 
     removed: int
     original: Answers
     without_blamed: Answers
-    without_random: Answers
+    without_random: tuple[Answers, ...]
 
 
 def prove(
@@ -48,23 +49,23 @@ def prove(
     rival: int,
     blamed: Collection[int],
     *,
-    seed: int = 0,
+    controls: int = 1,
     report: Callable[[str, Progress], None] = lambda name, p: None,
 ) -> Proof:
-    """Train twice, and ask three times.
+    """Train without the blamed rows, and `controls` times without others, and ask every time.
 
     Args:
         folder: a finished run.
         context: token ids before the decision.
         token, rival: what came, and what could have.
         blamed: rows, as `influence` numbers them.
-        seed: of the choice of random rows, none of them blamed.
-        report: called after every update of either training.
+        controls: choices of random rows, none of them blamed; of the seeds 0, 1, ...
+        report: called after every update of each training.
 
     Raises:
         UserError: no rows are blamed, or too few others are left; the data has changed; see `train` too.
 
-    Cost: two trainings like the run's. Nothing is left on the disk.
+    Cost: 1 + `controls` trainings like the run's. Nothing is left on the disk.
     """
     if not blamed:
         raise UserError("no row is blamed, so there is nothing to leave out", fix="ask for more rows (--remove)")
@@ -74,12 +75,13 @@ def prove(
         return Answers(*(joint(gemma, context, [one]) for one in (token, rival)))
 
     found = [ask(folder)]
-    for name, random in (("without the blamed rows", False), ("without random rows", True)):
+    for seed in (None, *range(controls)):
+        name = "without the blamed rows" if seed is None else "without random rows"
         with tempfile.TemporaryDirectory() as place:
             out = Path(place) / "run"
-            _train_without(folder, out, blamed, seed if random else None, lambda p, n=name: report(n, p))  # type: ignore[misc]
+            _train_without(folder, out, blamed, seed, lambda p, n=name: report(n, p))  # type: ignore[misc]
             found.append(ask(out))
-    return Proof(len(blamed), *found)
+    return Proof(len(blamed), found[0], found[1], tuple(found[2:]))
 
 
 def _train_without(

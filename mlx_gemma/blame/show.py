@@ -82,7 +82,7 @@ def proof(found: Proof, asked: Question) -> Group:
     for name, answers in (
         ("all rows", found.original),
         (f"all but the {found.removed} blamed ones", found.without_blamed),
-        (f"all but {found.removed} random ones", found.without_random),
+        *((f"all but {found.removed} random ones", answers) for answers in found.without_random),
     ):
         both = answers.token + answers.rival
         share = f"{answers.token / both:.1%}" if both else ""

@@ -21,6 +21,7 @@ from mlx_gemma.cli import options
 @click.option("--rows", type=click.IntRange(1), default=8, show_default=True, help="Rows shown of each kind.")
 @click.option("--retrain", is_flag=True, help="The proof: train again without the blamed rows, and without others.")
 @click.option("--remove", type=click.IntRange(1), default=50, show_default=True, help="For --retrain: rows left out.")
+@click.option("--controls", type=click.IntRange(1), default=1, show_default=True, help="For --retrain: random choices.")
 @options.max_tokens(128)
 def command(
     run: Path,
@@ -34,6 +35,7 @@ def command(
     rows: int,
     retrain: bool,
     remove: int,
+    controls: int,
     max_tokens: int,
 ) -> None:
     """From a token of RUN's answer to the training rows behind it.
@@ -80,6 +82,7 @@ def command(
                 question.token.token,
                 question.rival.token,
                 blamed,
+                controls=controls,
                 report=lambda name, p: status.update(f"{name}: update {p.step}, loss {p.loss:.3f}"),
             )
         console.print(show.proof(proof, question))

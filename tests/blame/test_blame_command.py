@@ -83,15 +83,18 @@ def test_questions_that_cannot_be(gemma: Gemma, traced: Trace, options: dict[str
     assert caught.value.fix
 
 
-def test_the_proof_moves_the_decision_and_the_control_does_not(place: Path, gemma: Gemma) -> None:
+def test_the_proof_moves_the_decision_further_than_controls_do(place: Path, gemma: Gemma) -> None:
     asked = context(gemma)
     (wrong,), (right,) = token(gemma, "min"), token(gemma, "max")
-    found = prove(place, asked, wrong, right, planted("min"))
+    found = prove(place, asked, wrong, right, planted("min"), controls=2)
     assert found.removed == PLANTED
-    shares = [a.token / (a.token + a.rival) for a in (found.original, found.without_blamed, found.without_random)]
-    print("P(min) of min and max: all rows, without the blamed, without random ones:", shares)
+    assert len(found.without_random) == 2
+    shares = [a.token / (a.token + a.rival) for a in (found.original, found.without_blamed, *found.without_random)]
+    print("P(min) of min and max: all rows, without the blamed, twice without random ones:", shares)
     assert shares[1] < shares[0] / 4
     assert shares[2] > shares[0] / 2
+    assert shares[2] != shares[3]
+    assert shares[1] < min(shares[2:]) / 4  # any change of the rows moves a decision, but not like that
 
 
 def test_proofs_that_cannot_be(place: Path, gemma: Gemma) -> None:
