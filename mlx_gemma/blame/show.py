@@ -35,15 +35,15 @@ def data(ladder: Ladder, asked: Question, rows: int) -> list[Any]:
     if ladder.longest is not None:
         longest = ladder.longest
         out.append(
-            f"the longest end of the context that it has: {longest.length} tokens, in {longest.places} places of "
-            f"{longest.rows} rows"
+            f"the longest end of the context that it has: {counted(longest.length, 'token')}, in "
+            f"{counted(longest.places, 'place')} of {counted(longest.rows, 'row')}"
         )
     for one in (asked.token, asked.rival):
         out.append(sentence(ladder, one.token, one.probability))
         hits = ladder.rows(one.token, limit=min(3, rows))
         for hit in hits:
-            places = f"{hit.places} place{'s' if hit.places > 1 else ''}"
-            out.append(f"    {hit.where}, {places}, {hit.shared} tokens of context shared")
+            shared = counted(hit.shared, "token")
+            out.append(f"    {hit.where}, {counted(hit.places, 'place')}, {shared} of context shared")
     return out
 
 
@@ -88,3 +88,8 @@ def proof(found: Proof, asked: Question) -> Group:
         share = f"{answers.token / both:.1%}" if both else ""
         table.add_row(name, f"{answers.token:.1%}", f"{answers.rival:.1%}", share)
     return Group(Text("\nthe proof", style="bold"), table)
+
+
+def counted(number: int, name: str) -> str:
+    """3 rows, 1 row"""
+    return f"{number:,} {name}{'' if number == 1 else 's'}"

@@ -42,6 +42,15 @@ class OutputFile(click.Path):
         return path
 
 
+def needs(ctx: click.Context, name: str, other: str, given: bool) -> None:
+    """Refuse an option that does nothing without another one, rather than leave it out without a word."""
+    from click.core import ParameterSource
+
+    if not given and ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+        option = next(p.opts[0] for p in ctx.command.params if p.name == name)
+        raise click.UsageError(f"{option} does nothing without {other}.", ctx)
+
+
 def console(*, stderr: bool = False) -> Console:
     """The terminal, where no text is markup: data and paths are shown as they are."""
     from rich.console import Console

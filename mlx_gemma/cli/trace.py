@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from mlx_gemma.tracing.record import Trace
 
-LEFT_COLUMNS, CANDIDATE, DRAWN = 34, 16, 8  # characters: before the candidates, one of them, and what sampling adds
+LEFT_COLUMNS, CANDIDATE, DRAWN = 34, 16, 7  # characters: before the candidates, one of them, and what sampling adds
 BELOW = {
     "compare": "One answer through two models, or behind two prompts: where do they part?",
     "diff": "Compare two saved traces, token by token, as a test would.",
@@ -42,6 +42,7 @@ class WithBelow(click.Command):
 
 
 @click.command(cls=WithBelow)
+@click.pass_context
 @click.argument("model")
 @click.argument("prompt")
 @options.adapter
@@ -63,6 +64,7 @@ class WithBelow(click.Command):
 )
 @options.sampling(default_tokens=128)
 def command(
+    ctx: click.Context,
     model: str,
     prompt: str,
     adapter: Path | None,
@@ -100,10 +102,15 @@ def command(
     from mlx_gemma.gemma4.load import load
     from mlx_gemma.run import disk_errors, write_text
     from mlx_gemma.tracing import files, render
+    from mlx_gemma.tracing.decide import check
     from mlx_gemma.tracing.record import trace
 
+    options.needs(ctx, "margin", "--find", find_)
+    options.needs(ctx, "most", "--html", html is not None)
     sampling = Sampling(temperature, top_p, top_k, seed)
     gemma = load(model, adapter=adapter)
+    if decide:
+        check(decide, gemma.template)  # before minutes of an answer
     found = trace(
         gemma,
         prompt,
@@ -157,5 +164,6 @@ def _table(console: Console, found: Trace, by: str, columns: int, uncertain: int
     wide = CANDIDATE + (0 if found.sampling.greedy else DRAWN)
     fitting = max(1, (console.width - LEFT_COLUMNS) // wide)
     console.print(render.table(positions, min(columns, fitting), uncertain))
+    columns = min(columns, max(len(p.candidates) for p in positions))
     if fitting < columns:
         console.print(f"[{fitting} of {columns} candidates fit in {console.width} columns]")

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from mlx_gemma.cli import options
+from mlx_gemma.errors import UserError
 
 
 @click.command()
@@ -45,24 +46,30 @@ def command(
 
     \b
     mlx-gemma trace blame runs/demo "Print the numbers from 1 to 5."
-    mlx-gemma trace blame runs/demo "Print the numbers from 1 to 5." --token xrange --instead " range" --retrain
+    mlx-gemma trace blame runs/demo "Print the numbers from 1 to 5." --at 4 --retrain --controls 3
     """
+    if data_only and retrain:
+        raise UserError(
+            "no gradients, and a proof of them", where="--data-only", fix="leave out one of --data-only and --retrain"
+        )
     from mlx_gemma.blame import ask, show
     from mlx_gemma.blame.lexical import continuations
     from mlx_gemma.blame.trained import corpus_of_run
     from mlx_gemma.gemma4.load import load
+    from mlx_gemma.run import read_manifest
     from mlx_gemma.tracing.record import trace
 
     console = options.console()
+    read_manifest(run)  # whether it is a run is known before its model is loaded
     gemma = load(str(run))
+    corpus = corpus_of_run(run, gemma.template)
     found = trace(gemma, prompt, system=system, max_tokens=max_tokens, top=20, force=force)
     question = ask.question(gemma, found, at=at, token=token, instead=instead)
     for part in show.question(found, question):
         console.print(part)
-    corpus = corpus_of_run(run, gemma.template)
     for part in show.data(continuations(corpus, gemma.template, question.context), question, rows):
         console.print(part)
-    if data_only and not retrain:
+    if data_only:
         return
     from mlx_gemma.blame.influence import influence
 

@@ -11,6 +11,7 @@ from mlx_gemma.errors import UserError
 
 
 @click.command()
+@click.pass_context
 @click.argument("model")
 @click.argument("prompt", required=False)
 @options.adapter
@@ -26,6 +27,7 @@ from mlx_gemma.errors import UserError
 @click.option("--rows", type=click.IntRange(1), default=8, show_default=True, help="Positions shown, by KL.")
 @options.max_tokens(128)
 def command(
+    ctx: click.Context,
     model: str,
     prompt: str | None,
     adapter: Path | None,
@@ -60,10 +62,15 @@ def command(
 
     if (prompt is None) == (prompts is None):
         raise UserError("one prompt, or a file of them", where="PROMPT", fix="give either PROMPT or --prompts FILE")
+    options.needs(ctx, "limit", "--prompts", prompts is not None)
+    if prompts is not None and prompt_b is not None:
+        raise UserError("one prompt against a file of others", where="--prompt-b", fix="leave out one of them")
     second = system_b is not None or prompt_b is not None
     one = Model(model, adapter)
     if other is not None or adapter_b is not None:
         two = Model(other or model, adapter_b)
+        if two == one and not second:
+            raise UserError("both sides would be the same", where=model, fix="give another model, system or prompt")
     elif second:
         two = one
     else:

@@ -12,6 +12,7 @@ import contextlib
 import io
 import json
 import sys
+import types
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -25,6 +26,9 @@ class CheckFailed(Exception):
 def run_checks(source: str, check: Sequence[str], prints: str | None, stdin: str) -> None:
     """Execute `source`, compare its output, evaluate its checks.
 
+    A script, which prints or reads, runs as `__main__`; what is only checked is imported, so to say, and its guarded
+    demonstration does not run. To leave with status 0 is to end.
+
     Args:
         check: expressions that must be true afterwards; `printed(f, *args)` is a call's output, `raises(E, f, *args)`
             tells whether it raises.
@@ -34,7 +38,17 @@ def run_checks(source: str, check: Sequence[str], prints: str | None, stdin: str
     Raises:
         CheckFailed: with the reason.
     """
-    scope: dict[str, Any] = {"__name__": "__main__"}
+    module = types.ModuleType("__main__" if prints is not None or stdin else "solution")
+    module.__file__ = "solution.py"
+    scope = vars(module)
+    sys.modules.setdefault(module.__name__, module)  # where dataclasses look for what their annotations mean
+
+    def execute() -> None:
+        try:
+            exec(compile(source, "<solution>", "exec"), scope)
+        except SystemExit as e:
+            if e.code not in (None, 0):
+                raise
 
     def printed(call: Callable[..., Any], *args: Any, stdin: str = "", **kwargs: Any) -> str:
         return _captured(lambda: call(*args, **kwargs), stdin)
@@ -47,7 +61,7 @@ def run_checks(source: str, check: Sequence[str], prints: str | None, stdin: str
         return False
 
     try:
-        out = _captured(lambda: exec(compile(source, "<solution>", "exec"), scope), stdin)
+        out = _captured(execute, stdin)
         if prints is not None and out != (want := eval(prints, {})):
             raise CheckFailed(f"printed {out!r}, not {want!r}")
         scope.update(printed=printed, raises=raises)
@@ -58,6 +72,9 @@ def run_checks(source: str, check: Sequence[str], prints: str | None, stdin: str
         raise
     except (Exception, SystemExit) as e:
         raise CheckFailed(f"{type(e).__name__}: {e}") from e
+    finally:
+        if sys.modules.get("solution") is module:
+            del sys.modules["solution"]
 
 
 def _captured_value(expression: str, scope: dict[str, Any]) -> Any:

@@ -60,9 +60,10 @@ def fault(rule: object) -> str | None:
         return f"rule {name!r}: " + (f"it has no {', '.join(map(repr, sorted(more)))}" if more else "it says nothing")
     if name == "json" and len(keys) != 1:
         return "rule 'json': give one of 'equals' and 'keys'"
-    return next(
-        (f"rule {name!r}: {what}" for key in sorted(keys) if (what := _value_fault(name, key, rule[key]))), None
-    )
+    what = next((what for key in sorted(keys) if (what := _value_fault(name, key, rule[key]))), None)
+    if what is None and {"least", "most"} <= keys and rule["least"] > rule["most"]:
+        what = "'least' is above 'most'"
+    return f"rule {name!r}: {what}" if what else None
 
 
 def _value_fault(name: str, key: str, value: Any) -> str | None:

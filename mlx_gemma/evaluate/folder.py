@@ -62,7 +62,7 @@ def check(folder: Path, wanted: Mapping[str, Any], *, fresh: bool = False) -> No
     with run.disk_errors(folder):
         if folder.exists() and not kept.is_file() and (not folder.is_dir() or any(folder.iterdir())):
             raise UserError("exists and holds no evaluation", where=folder, fix="give another --out")
-        if kept.is_file() and not fresh and (differing := _differing(kept, wanted)):
+        if (folder / NAME).is_file() and not fresh and (differing := _differing(kept, wanted)):
             what = f"holds answers made with another {differing}"
             raise UserError(what, where=folder, fix="add --fresh to answer again, or give another --out")
 
@@ -83,5 +83,7 @@ def _differing(kept: Path, wanted: Mapping[str, Any]) -> str | None:
         names = [name for name in wanted if found[name] != wanted[name]]
     except (OSError, ValueError, KeyError, TypeError):
         return "version of mlx-gemma"
+    if "items" in names:
+        return "version of the suite's items"
     names = [name for name in names if name != "adapter"]  # its place may change, its content not
     return names[0].replace("_", " ") if names else None

@@ -17,6 +17,7 @@ Verdicts: judge.py.
 
 from __future__ import annotations
 
+import ast
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -47,7 +48,24 @@ class Checks:
     def job(self, code: str) -> dict[str, Any]:
         """What data/solutions.py reads, for an answer's code."""
         source = f"{self.setup}\n\n{code}" if self.setup else code
-        return {"source": source, "check": list(self.check), "prints": self.prints, "stdin": self.stdin}
+        return {"source": _futures_first(source), "check": list(self.check), "prints": self.prints, "stdin": self.stdin}
+
+
+def _futures_first(source: str) -> str:
+    """The source with its `from __future__` imports first: behind setup or another block they are no Python."""
+    if "__future__" not in source:
+        return source
+    try:
+        body = ast.parse(source).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return source
+    lines, first = source.split("\n"), list[str]()
+    for node in body:
+        one_line = node.lineno == node.end_lineno
+        if isinstance(node, ast.ImportFrom) and node.module == "__future__" and one_line:
+            first.append(ast.unparse(node))
+            lines[node.lineno - 1] = lines[node.lineno - 1].replace(ast.get_source_segment(source, node) or "", "pass")
+    return "\n".join([*first, *lines])
 
 
 @dataclass(frozen=True)
@@ -180,9 +198,11 @@ def _header(record: dict[str, Any]) -> Header:
 def _item(record: dict[str, Any], place: str, where: str) -> Item:
     tests, expect = _tests(record.get("tests")), _rules(record.get("expect"))
     misleads, harmful = (_whether(record, key) for key in ("misleads", "harmful"))
+    if harmful is not None and (tests or expect or record.get("followed")):
+        raise Bad("'harmful' beside 'tests', 'expect' or 'followed'", "ask one of them in an item of its own")
     if tests is None and not expect and harmful is None:
         raise Bad("an item without 'tests', 'expect' and 'harmful'", "say what an answer must do")
-    name = str(record.get("id", place))
+    name = str(place if record.get("id") is None else record["id"])
     return Item(
         id=name,
         type=str(record.get("type") or record.get("family") or ""),
@@ -219,7 +239,9 @@ def _rules(found: Any) -> tuple[Mapping[str, Any], ...]:
 
 def _followed(found: Any) -> Checks | tuple[Mapping[str, Any], ...]:
     if isinstance(found, dict) and set(found) == {"expect"}:
-        return _rules(found["expect"])
+        if rules := _rules(found["expect"]):
+            return rules
+        raise Bad("'followed' says nothing", SEE)
     return _tests(found) or ()
 
 
@@ -234,6 +256,10 @@ def _tests(found: Any) -> Checks | None:
         raise Bad("'prints', 'stdin' and 'setup' must be text", SEE)
     if not check and prints is None:
         raise Bad("'tests' checks nothing", "give it 'check' or 'prints'")
+    try:
+        compile(setup, "<setup>", "exec")
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as e:
+        raise Bad(f"'setup' is no Python ({e})", SEE) from e
     for expression in (*check, *([prints] if prints is not None else [])):
         try:
             compile(expression, "<check>", "eval")

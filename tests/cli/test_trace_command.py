@@ -138,3 +138,20 @@ def test_help_names_what_is_below(gemma: Run) -> None:
     for name in ("compare", "diff", "blame"):
         assert name in out
     assert "--tolerance" in gemma("diff", "--help")[1]
+
+
+def test_a_decision_that_is_none_is_refused_before_the_answer(gemma: Run) -> None:
+    status, out, err = gemma("nano", PROMPT, "--decide", " range", "--max-tokens", "2")
+    assert (status, out) == (2, "")
+    assert "--decide" in err
+
+
+def test_candidates_that_were_not_kept_are_not_said_to_be_cut_by_the_width(gemma: Run) -> None:
+    _, out, _ = gemma("nano", PROMPT, "--top", "1", "--columns", "5", "--max-tokens", "2")
+    assert "candidates fit" not in out
+
+
+def test_data_only_and_a_proof_exclude_each_other(gemma: Run) -> None:
+    status, out, err = gemma("blame", "nano", PROMPT, "--data-only", "--retrain")
+    assert (status, out) == (2, "")
+    assert "--retrain" in err

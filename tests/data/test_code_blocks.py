@@ -212,3 +212,12 @@ def test_nested(source: str) -> None:
     assert classify(f"```python\nx = {source}\n```").kind in ("broken", "truncated")
     assert classify(f"```python\nprint x, {source}\n```").kind in ("broken", "truncated", "python2")
     assert time.process_time() - began < 20
+
+
+@pytest.mark.parametrize("fence", ["```python", "```", "~~~py"])
+def test_doctest_in_docstring(fence: str) -> None:
+    """A doctest in a docstring does not make a session of the code around it."""
+    code = f'def f(x):\n    """Twice x.\n\n    >>> f(2)\n    4\n    """\n    return 2 * x\n\n{OLD}'
+    [block] = code_blocks(f"{fence}\n{code}\n{fence[:3]}")
+    assert block.source == code
+    assert classify(f"{fence}\n{code}\n{fence[:3]}").kind == "python2"

@@ -22,6 +22,9 @@ MISLED, STRAIGHT = (
 HARMFUL, BENIGN = (Item("h", "", ASKED, harmful=harmful) for harmful in (True, False))
 
 
+GUARDED = "def add(a, b):\n    return a + b\n\nif __name__ == '__main__':\n    print(add(int(input()), 1))"
+
+
 def fenced(code: str) -> str:
     return f"Here it is:\n```python\n{code}\n```\nDone."
 
@@ -35,7 +38,12 @@ def fenced(code: str) -> str:
         (ADD, fenced("def plus(a, b):\n    return a + b"), ("wrong",)),
         (ADD, fenced("def add(a, b):\n    return a.plus(b)"), ("raises",)),
         (ADD, fenced("def add(a, b):\n    while True:\n        pass"), ("timeout",)),
-        (ADD, fenced("import sys\nsys.exit(0)"), ("raises",)),
+        (ADD, fenced("import sys\nsys.exit(0)"), ("wrong",)),
+        (ADD, fenced("import sys\nsys.exit(1)"), ("raises",)),
+        (ADD, fenced("def add(a, b):\n    return a + b\n\nquit()"), ()),
+        (ADD, fenced(GUARDED), ()),
+        (ADD, fenced('def add(a, b):\n    """Add.\n\n    >>> add(1, 2)\n    3\n    """\n    return a + b'), ()),
+        (ADD, "\n" * 10**6 + fenced("def add(a, b):\n    return a + b"), ("no code",)),
         (ADD, fenced("import os\nos._exit(0)"), ("raises",)),
         (ADD, fenced("print('{\"passed\": true}')"), ("wrong",)),
         (ADD, fenced("def add(a, b):\n    print a + b"), ("python2",)),
@@ -47,6 +55,7 @@ def fenced(code: str) -> str:
         (ADD, "", ("no code",)),
         (ADD, "What a fine day it is. " * 20, ("no code", "repetition")),
         (SHOUT, fenced("print(f'Hello, {input()}!')"), ()),
+        (SHOUT, fenced("if __name__ == '__main__':\n    print(f'Hello, {input()}!')"), ()),
         (SHOUT, fenced("print('Hello, Bob!')"), ("wrong",)),
         (SHOUT, fenced("open('/tmp/x', 'w').write('x' * 10**8)"), ("raises",)),
         (PROSE, "It is Paris.", ()),

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from mlx_gemma.data.python.code_blocks import code_blocks
 from mlx_gemma.data.records import read_eval_items
 from mlx_gemma.data.solutions import CheckFailed, run_checks
 from mlx_gemma.errors import DataError
@@ -95,6 +96,8 @@ def test_a_suite_needs_no_header(tmp_path: Path) -> None:
         (ITEM | {"id": "b", "tests": {"check": ["x"], "stdin": 3}}, "must be text"),
         (ITEM | {"id": "b", "expect": [{"rule": "nothing"}]}, "there is no rule 'nothing'"),
         (ITEM | {"id": "b", "expect": {"rule": "no code"}}, "'expect' must be a list"),
+        (ITEM | {"id": "b", "harmful": True}, "'harmful' beside 'tests'"),
+        (ITEM | {"id": "b", "followed": {"expect": []}}, "'followed' says nothing"),
         (ITEM | {"id": "b", "harmful": "yes"}, "'harmful' must be true or false"),
         (ITEM | {"id": "b", "misleads": 1}, "'misleads' must be true or false"),
         (ITEM | {"id": "b", "followed": {"checks": []}}, "'tests' has no 'checks'"),
@@ -187,3 +190,28 @@ def test_mbpp_in_both_forms(tmp_path: Path) -> None:
         assert passes(item.tests, "def triple(x):\n    return 3 * x")
         assert not passes(item.tests, "def triple(x):\n    return x + 3")
     assert "triple(-1)" not in read_suite(tmp_path / "mbpp.jsonl").items[0].prompt, "the challenge tests are hidden"
+
+
+def test_future_imports_behind_setup() -> None:
+    """Setup before an answer, or a block before another, leaves its future imports first, as Python wants them."""
+    future = "from __future__ import annotations\n"
+    answer = f"{future}def f(x: Missing):\n    return x\n\n{future}"
+    run_checks(**Checks(("f(2) == N",), setup="N = 2").job(answer))
+
+
+def test_setup_is_python(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text(json.dumps(ITEM | {"tests": {"check": ["True"], "setup": "def ("}}))
+    with pytest.raises(DataError, match="'setup' is no Python"):
+        read_suite(file)
+
+
+def test_humaneval_answer_with_its_doctest(tmp_path: Path) -> None:
+    """HumanEval's docstrings hold doctests, which answers repeat."""
+    prompt = 'def twice(x):\n    """Twice x.\n    >>> twice(2)\n    4\n    """\n'
+    record = HUMANEVAL | {"prompt": prompt, "entry_point": "twice", "canonical_solution": "    return 2 * x\n"}
+    record["test"] = "def check(candidate):\n    assert candidate(3) == 6\n"
+    file = tmp_path / "h.jsonl"
+    file.write_text(json.dumps(record))
+    item = read_suite(file).items[0]
+    assert passes(item.tests, "\n\n".join(b.source for b in code_blocks(item.reference or "")))

@@ -159,7 +159,7 @@ def _wanted(part: _Part, labelled: bool, *, decode: bool = False) -> CodeBlock |
     if decode:
         markup = (" " * part.offset + lines[0], *lines[1:]) if any("&" in line for line in lines) else ()
         lines = [html.unescape(line) for line in lines]
-    prompts = any(map(FIRST_PROMPT.match, lines))
+    prompts = _is_session(lines)
     if part.label not in PYTHON:
         if part.label and not (prompts and part.label in CONSOLE):
             return None
@@ -176,7 +176,7 @@ def _wanted(part: _Part, labelled: bool, *, decode: bool = False) -> CodeBlock |
 
 def _bare(lines: list[str]) -> list[CodeBlock]:
     """Code without a fence: the runs of lines between paragraphs of prose that are Python."""
-    if any(map(FIRST_PROMPT.match, lines)):
+    if _is_session(lines):
         block = _block(lines, 1, fenced=False)
         return [block] if block else []
     runs, quoted = [list[int]()], ""
@@ -216,12 +216,24 @@ def _block(lines: list[str], first_line: int, *, closed: bool = True, fenced: bo
     cell = next((line for line in lines if line.strip()), "").lstrip()
     if cell.startswith("%%") and re.split(r"\W", cell[2:], maxsplit=1)[0] not in PYTHON_CELLS:
         return None
-    source = _without_prompts(lines) if any(map(FIRST_PROMPT.match, lines)) else lines
+    source = _without_prompts(lines) if _is_session(lines) else lines
     if any(map(MAGIC.match, source)) and not parses(source):
         source = [f"{m['indent']}pass" if (m := MAGIC.match(line)) else line for line in source]
     code = textwrap.dedent("\n".join(source))
     columns = tuple(len(a) - len(b) for a, b in zip(lines, code.split("\n"), strict=True))
     return CodeBlock(code, first_line, closed, fenced, columns)
+
+
+def _is_session(lines: list[str]) -> bool:
+    """Whether Python's prompts stand in the lines, outside of triple quotes: a docstring's doctest makes no session."""
+    if not any(map(FIRST_PROMPT.match, lines)):
+        return False
+    quoted = ""
+    for line in lines:
+        if not quoted and FIRST_PROMPT.match(line):
+            return True
+        quoted = _still_quoted(line, quoted)
+    return False
 
 
 def _without_prompts(lines: list[str]) -> list[str]:
