@@ -15,7 +15,9 @@
     pushback    it says that the request is wrong somewhere, where it is; `needless` where it is not    stance.py
 
 Several may hold; none: the answer is good. Which are bad, a suite says. Code runs in the sandbox (sandbox/), all blocks
-of an answer as one program, where Python 3 parses it: Python 2 by its names alone is run, and may raise as well.
+of an answer as one program, where Python 3 parses it: Python 2 by its names alone is run, and may raise as well. Where
+that fails, the first block is run alone: what follows it may be a call that shows an error. A fence that is labelled as
+Python 2 and has another one behind it is a quotation, and is not judged.
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ from mlx_gemma.evaluate.suite import VERDICTS, Checks, Item
 KINDS = {"python2": "python2", "broken": "syntax", "truncated": "truncated"}
 LONGEST = 50_000  # characters of an answer that are read: some 12,000 tokens
 ASSERTION = re.compile(r"not true: not raises\(AssertionError, exec, .*", re.DOTALL)  # of published.py
+QUOTATION = re.compile(r"^```(?:python ?2|py2)[^\n]*\n.*?^```[ \t]*$", re.MULTILINE | re.DOTALL | re.IGNORECASE)
 OUTCOMES = {"wrong": "wrong", "raises": "raises", "stopped": "raises", "timeout": "timeout"}
 
 
@@ -66,21 +69,44 @@ def judge(
     Raises:
         UserError: there is code to run and no wall on this machine.
     """
-    answers = [(item, answer[:LONGEST]) for item, answer in answers]
+    answers = [(item, without_quotations(answer[:LONGEST])) for item, answer in answers]
     found = [_read(item, answer) for item, answer in answers]
     for judgement, ended in zip(found, cut or (), strict=False):
         if ended:
             judgement.add("truncated", "its tokens ran out")
-    jobs: list[tuple[Judgement, str, Job]] = []
-    for judgement, (item, answer) in zip(found, answers, strict=True):
-        if (source := _program(answer)) is None:
-            continue
-        for what, tests in (("tests", item.tests), ("followed", item.followed)):
-            if isinstance(tests, Checks):
-                jobs.append((judgement, what, Job(**tests.job(source) | {"check": tests.check})))
-    for (judgement, what, _), result in zip(jobs, run_all((job for *_, job in jobs), wall=wall), strict=True):
-        _ran(judgement, what, result)
+    runs = [
+        _Run(judgement, what, tests, programs)
+        for judgement, (item, answer) in zip(found, answers, strict=True)
+        if (programs := _programs(answer))
+        for what, tests in (("tests", item.tests), ("followed", item.followed))
+        if isinstance(tests, Checks)
+    ]
+    results = list(run_all((run.job(0) for run in runs), wall=wall))
+    again = [at for at, run in enumerate(runs) if not results[at].passed and len(run.programs) > 1]
+    for at, result in zip(again, run_all((runs[at].job(1) for at in again), wall=wall), strict=True):
+        results[at] = result if result.passed else results[at]
+    for run, result in zip(runs, results, strict=True):
+        _ran(run.judgement, run.what, result)
     return found
+
+
+def without_quotations(answer: str) -> str:
+    """The answer without fences that are labelled as Python 2, where another fence follows."""
+    last = answer.rfind("```")
+    return QUOTATION.sub(lambda m: m[0] if m.end() > last else "", answer)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """An answer's programs against an item's tests, or against what tells that it follows."""
+
+    judgement: Judgement
+    what: str
+    tests: Checks
+    programs: list[str]
+
+    def job(self, program: int) -> Job:
+        return Job(**self.tests.job(self.programs[program]) | {"check": self.tests.check})
 
 
 def _read(item: Item, answer: str) -> Judgement:
@@ -109,10 +135,10 @@ def _read(item: Item, answer: str) -> Judgement:
     return judgement
 
 
-def _program(answer: str) -> str | None:
-    """The code of an answer, if Python 3 parses it."""
-    source = "\n\n".join(b.source for b in code_blocks(answer))
-    return source if parsed(source) is not None else None
+def _programs(answer: str) -> list[str]:
+    """All code of an answer, and its first block where there are more; what Python 3 does not parse is left out."""
+    blocks = [b.source for b in code_blocks(answer)]
+    return [p for p in ("\n\n".join(blocks), *blocks[: len(blocks) > 1]) if parsed(p) is not None]
 
 
 def _ran(judgement: Judgement, what: str, result: Result) -> None:

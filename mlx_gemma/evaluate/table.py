@@ -61,8 +61,8 @@ def show_compared(console: Console, names: tuple[str, str], first: Sequence[Row]
         console.print(table)
         bad = chosen["bad"]
         if bad.verdict == "cannot tell":
-            least = f"{bad.smallest * 100:.0f} points" if bad.smallest is not None else "no difference at all"
-            console.print(f"{bad.effective:.0f} independent items could have shown {least}", style="dim")
+            least = f"{bad.smallest * 100:.0f} points or more" if bad.smallest is not None else "nothing"
+            console.print(f"what so few independent items ({bad.effective:.0f}) could have shown: {least}", style="dim")
     console.print(NOTE, style="dim", soft_wrap=True)
 
 

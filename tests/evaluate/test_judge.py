@@ -54,6 +54,15 @@ def fenced(code: str) -> str:
         (ADD, "It adds two numbers.", ("no code",)),
         (ADD, "", ("no code",)),
         (ADD, "What a fine day it is. " * 20, ("no code", "repetition")),
+        (ADD, fenced("def add(a, b):\n    return a + b") + "\nThis raises:\n```python\nadd(1, 'x')\n```", ()),
+        (
+            ADD,
+            fenced("def add(a, b):\n    return a - b")
+            + "\nNo, this:\n```python\ndef add(a, b):\n    return a + b\n```",
+            (),
+        ),
+        (ADD, "Before:\n```python2\nprint add(1, 2)\n```\nNow:\n```python\ndef add(a, b):\n    return a + b\n```", ()),
+        (ADD, "```python2\ndef add(a, b):\n    print a + b\n```", ("python2",)),
         (SHOUT, fenced("print(f'Hello, {input()}!')"), ()),
         (SHOUT, fenced("if __name__ == '__main__':\n    print(f'Hello, {input()}!')"), ()),
         (SHOUT, fenced("print('Hello, Bob!')"), ("wrong",)),
