@@ -2,9 +2,10 @@
 
     html_page(Path("page.html"), title=html("What is <b>?"), body=el("p", "a < b", class_="quiet"))
 
-A page is a template with `{{name}}` for each part; its style and script are the files beside it of the same name, the
-style after the common one (html_page.css: colours for light and dark, plain elements). A content security policy names
-both by their digests and forbids all else: no text of a part can load or run anything, even if it were markup.
+A page's template is its body, with `{{name}}` for each part; its style and script are the files beside it of the same
+name, behind the common ones (html_page.css: colours for light and dark, plain elements; html_page.js: elements, numbers
+and hidden characters as text). A content security policy names both by their digests and forbids all else: no text of a
+part can load or run anything, even if it were markup.
 `el` makes markup in which a `str` is text, and is escaped; only an `Html` is markup.
 """
 
@@ -16,7 +17,22 @@ import re
 from html import escape
 from pathlib import Path
 
-BASE = Path(__file__).with_suffix(".css")
+BASE = Path(__file__)
+DOCUMENT = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{title}</title>
+<style>{style}</style>
+</head>
+<body>
+{body}<script>{script}</script>
+</body>
+</html>
+"""
 
 
 class Html(str):
@@ -36,20 +52,21 @@ def el(name: str, *children: str, **attributes: str | float) -> Html:
     return Html(f"<{name}{written}>{html(*children)}</{name}>")
 
 
-def html_page(template: Path, **parts: str) -> str:
+def html_page(template: Path, *, title: str, **parts: str) -> str:
     """The document, to be written as UTF-8.
 
     Args:
-        template: the page; .css and .js of its name are beside it. `{{policy}}`, `{{style}}` and `{{script}}` are made
-            here.
-        parts: markup for the template's other names, escaped by the caller.
+        template: the page's body; .css and .js of its name are beside it.
+        title, parts: markup for the template's names, escaped by the caller.
     """
-    own, script = (template.with_suffix(suffix).read_text(encoding="utf8") for suffix in (".css", ".js"))
-    style = BASE.read_text(encoding="utf8") + own
+    style, script = (
+        BASE.with_suffix(suffix).read_text(encoding="utf8") + template.with_suffix(suffix).read_text(encoding="utf8")
+        for suffix in (".css", ".js")
+    )
     allowed = f"style-src {_digest(style)}; script-src {_digest(script)}"
     policy = f"default-src 'none'; {allowed}; base-uri 'none'; form-action 'none'"
-    values = {"policy": policy, "style": style, "script": script, **parts}
-    return re.sub(r"\{\{(\w+)\}\}", lambda m: values[m[1]], template.read_text(encoding="utf8"))
+    body = re.sub(r"\{\{(\w+)\}\}", lambda m: parts[m[1]], template.read_text(encoding="utf8"))
+    return DOCUMENT.format(policy=policy, title=title, style=style, body=body, script=script)
 
 
 def _digest(content: str) -> str:

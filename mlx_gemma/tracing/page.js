@@ -1,29 +1,9 @@
 // The page of a trace: draws what page.py computed, and answers pointer and keyboard.
-"use strict";
-
 const data = JSON.parse(document.getElementById("data").textContent);
-const $ = (id) => document.getElementById(id);
 let pinned = null, current = null, chosenBranch = null;  // pinned stays shown while the pointer wanders
 
-function el(tag, attributes, ...children) {
-  const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  node.append(...children);
-  return node;
-}
-
-// Numbers are formatted here, and computed by page.py.
-function percent(p) {
-  const value = 100 * p;
-  return (value >= 0.1 || value === 0 ? value.toFixed(1) : value.toPrecision(2)) + "\u00a0%";
-}
-const marks = { " ": "·", "\n": "⏎", "\t": "⇥", "\r": "␍" };
-const code = (c) => `⟨U+${c.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}⟩`;
-const visible = (text) => text.replace(/[\p{C}\p{Z}]/gu, (c) => marks[c] ?? code(c)) || "∅";
-const name = (text) => el("bdi", {}, el("code", {}, visible(text)));
 const nats = (value) => value.toFixed(3);
 const joint = (it) => `joint probability ${percent(it.probability)} (log ${nats(it.logprob)})`;
-const count = (n, unit) => `${n} ${unit}${n === 1 ? "" : "s"}`;
 
 // A line break gets a mark to point at, outside of the text that is copied.
 function write(node, text) {

@@ -51,6 +51,7 @@ def row(number: int, verdicts: tuple[str, ...] = (), **changes: Any) -> Row:
         type=KINDS[number % 3],
         cluster=str(number),
         column="",
+        route="",
         mode="greedy",
         temperature=0.0,
         seed=0,

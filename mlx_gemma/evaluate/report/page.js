@@ -1,27 +1,8 @@
 // The page of an evaluation: lists the answers, filters them, and draws one when it is opened.
-"use strict";
-
 const data = JSON.parse(document.getElementById("data").textContent);
-const $ = (id) => document.getElementById(id);
 const UNIT = 1e4;  // of a nat: answers.py
 const pair = data.sides.length === 2, last = data.sides.length - 1;
 
-function el(tag, attributes, ...children) {
-  const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  node.append(...children);
-  return node;
-}
-
-function percent(p) {
-  const value = 100 * p;
-  return (value >= 0.1 || value === 0 ? value.toFixed(1) : value.toPrecision(2)) + "\u00a0%";
-}
-const marks = { " ": "·", "\n": "⏎", "\t": "⇥", "\r": "␍" };
-const code = (c) => `⟨U+${c.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}⟩`;
-const visible = (text) => text.replace(/[\p{C}\p{Z}]/gu, (c) => marks[c] ?? code(c)) || "∅";
-const name = (text) => el("bdi", {}, el("code", {}, visible(text)));
-const count = (n, unit) => `${n} ${unit}${n === 1 ? "" : "s"}`;
 const heat = (p) => (p < 0.5 ? "red" : p < 0.8 ? "yellow" : p < 0.95 ? "cyan" : "green");
 const hidden = /[\p{Cc}\p{Cs}\p{Zl}\p{Zp}\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]/u;
 const odd = new RegExp(`(?![\\n\\t])${hidden.source}`, "u");

@@ -1,7 +1,4 @@
 // The page of an audit: filters its rows by check, kind of thing found, and text.
-"use strict";
-
-const $ = (id) => document.getElementById(id);
 const checks = [...document.querySelectorAll(".check")];
 const texts = new Map([...document.querySelectorAll(".example")].map((e) => [e, e.textContent.toLowerCase()]));
 
