@@ -31,7 +31,7 @@ demo: install
 	$(call say,3. Train an adapter on it through the filter)
 	$(GEMMA) lora recipes/nano.yaml --set output=$(RUN)
 	$(call say,4. Bad outputs before and after)
-	$(GEMMA) eval evals/tasks.jsonl --model $(RUN) --compare base --out $(RUN)/eval
+	$(GEMMA) eval evals/tasks.jsonl --model $(RUN) --compare base
 	$(call say,5. One decision before and after: the least certain tokens)
 	$(GEMMA) trace nano $(PROMPT) --uncertain 6
 	$(GEMMA) trace $(RUN) $(PROMPT) --uncertain 6

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 @click.option("--batch", type=click.IntRange(1), default=16, show_default=True, help="Answers at once.")
 @click.option("--perplexity", metavar="ROWS", help="Also the perplexity of this file's answers.")
 @click.option(
-    "--out", type=click.Path(path_type=Path, file_okay=False), default=Path("runs/eval"), show_default=True,
-    help="OUT/SUITE/MODEL/ gets results.jsonl and report.html.",
+    "--out", type=click.Path(path_type=Path, file_okay=False), 
+    help="OUT/SUITE/MODEL/ gets results.jsonl and report.html; by default OUT is RUN/eval of a run, else runs/eval.",
 )  # fmt: skip
 @click.option("--fresh", is_flag=True, help="Answer again what OUT has answers to.")
 @click.option("--unsafe-exec", is_flag=True, help="Run the answers' code without a sandbox, as you, on this machine.")
@@ -49,7 +49,7 @@ def command(
     max_tokens: int | None,
     batch: int,
     perplexity: str | None,
-    out: Path,
+    out: Path | None,
     fresh: bool,
     unsafe_exec: bool,
     as_json: bool,
@@ -66,6 +66,7 @@ def command(
     mlx-gemma eval evals/python3.jsonl --model nano --system "Prefer Python 3." --compare-system ""
     """
     from mlx_gemma.evaluate.contenders import contenders
+    from mlx_gemma.evaluate.folder import folder_for
     from mlx_gemma.evaluate.sandbox import prove, without_wall
     from mlx_gemma.evaluate.session import Session
     from mlx_gemma.evaluate.suite import read_suite
@@ -78,6 +79,7 @@ def command(
     if wall is None:
         with console.status("trying the sandbox (15 s, once after a start of the machine)"):
             prove().require()
+    out = out or folder_for(sides[-1])
     session = Session(
         read, sides, out, seed=seed, sampled=sampled, max_tokens=max_tokens, batch=batch, wall=wall, gated=_gated
     )

@@ -24,6 +24,12 @@ from mlx_gemma.gemma4.checkpoint import find
 SETTINGS, REPORT = "settings.json", "report.html"
 
 
+def folder_for(contender: Contender) -> Path:
+    """Where answers go if nobody says: into the run's own folder, whose model card then has them."""
+    adapter = contender.adapter
+    return adapter / "eval" if adapter is not None and (adapter / run.MANIFEST).is_file() else Path("runs/eval")
+
+
 def settings(
     contender: Contender, suite: Suite, *, seed: int, sampled: bool, max_tokens: int | None, batch: int
 ) -> dict[str, Any]:

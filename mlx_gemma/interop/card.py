@@ -1,7 +1,7 @@
 """The model card (README.md) of an export: what it was made of, and what was measured.
 
-What it says of the training stands in the run folder: recipe.yaml, manifest.json, and eval*.jsonl where `mlx-gemma eval
---save` wrote them there. An adapter without them gets a shorter card.
+What it says of the training stands in the run folder: recipe.yaml, manifest.json, and eval/, which `mlx-gemma eval`
+wrote. An adapter without them gets a shorter card.
 """
 
 from __future__ import annotations
@@ -103,26 +103,28 @@ def _of_run(folder: Path) -> list[str]:
 
 
 def _evaluation(folder: Path) -> list[str]:
-    """Counts of verdicts of every eval*.jsonl that is one of `mlx-gemma eval --save`."""
+    """Counts of bad answers and of verdicts, of every suite that `mlx-gemma eval` has kept in the run folder."""
     tables = []
-    for file in sorted(folder.glob("eval*.jsonl")):
-        try:
-            rows = [json.loads(line) for line in file.read_text(encoding="utf8").splitlines()]
-            found = Counter((str(row["side"]), str(row["verdict"])) for row in rows)
-        except (OSError, ValueError, LookupError, TypeError, RecursionError):  # something else of that name
+    for suite in sorted((folder / "eval").glob("*/")):
+        counts: dict[str, Counter[str]] = {}
+        for file in sorted(suite.glob("*/results.jsonl")):
+            try:
+                rows = [json.loads(line) for line in file.read_text(encoding="utf8").splitlines()]
+                held = Counter(str(verdict) for row in rows for verdict in row["verdicts"])
+                held["bad"] = sum(bool(row["bad"]) for row in rows)
+            except (OSError, ValueError, LookupError, TypeError, RecursionError):  # something else of that name
+                continue
+            if rows:
+                counts[f"{file.parent.name}, n = {len(rows)}"] = held
+        if not counts:
             continue
-        sides = list(dict.fromkeys(side for side, _ in found))
-        verdicts = sorted({verdict for _, verdict in found}, key=lambda verdict: (verdict == "good", verdict))
-        if not found:
-            continue
-        count = {side: sum(n for (s, _), n in found.items() if s == side) for side in sides}
-        lines = ["| verdict | " + " | ".join(f"{side}, n = {count[side]}" for side in sides) + " |"]
-        lines.append("|---|" + "---:|" * len(sides))
-        lines += [f"| {v} | " + " | ".join(str(found[side, v]) for side in sides) + " |" for v in verdicts]
-        tables.append(f"`{file.name}`\n\n" + "\n".join(lines))
+        verdicts = sorted({v for of in counts.values() for v in of}, key=lambda v: (v != "bad", v))
+        lines = ["| answers that are | " + " | ".join(counts) + " |", "|---|" + "---:|" * len(counts)]
+        lines += [f"| {v} | " + " | ".join(str(of[v]) for of in counts.values()) + " |" for v in verdicts]
+        tables.append(f"`{suite.name}`\n\n" + "\n".join(lines))
     if not tables:
         return []
-    return ["## Evaluation\n\nGreedy answers by verdict; all but good are bad.\n\n" + "\n\n".join(tables)]
+    return ["## Evaluation\n\nSeveral verdicts may hold for one answer.\n\n" + "\n\n".join(tables)]
 
 
 def _licence(source: Checkpoint) -> dict[str, Any]:

@@ -238,7 +238,7 @@ def test_doctor(gemma: Gemma) -> None:
         (["audit", "{rows}", "--against", "none.jsonl"], "none.jsonl"),
         (["eval", "none.jsonl", "--model", "nano"], "cannot be read"),
         (["eval", "{rows}", "--model", "nano"], "{rows}:1"),
-        (["eval", "{tmp}/void.jsonl", "--model", "nano"], "holds no items"),
+        (["eval", "{tmp}/void.jsonl", "--model", "nano"], "holds no rows"),
         (["eval", "{rows}"], "Missing option '--model'"),
         (["export", "{tmp}"], "no adapters.safetensors"),
         (["export", "none"], "none"),

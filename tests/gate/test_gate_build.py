@@ -224,7 +224,7 @@ def test_eval_and_bench_send_every_query_where_the_gate_says(run: Path, cli: Run
     short = ("--max-tokens", "8")
     status, out, err = cli("eval", suite, "--model", run, "--gate", gate, "--compare", run, *short)
     assert (status, err) == (0, "")
-    kept = Path(f"runs/eval/mine/{run.name}-gated/results.jsonl").read_text().splitlines()
+    kept = (run / f"eval/mine/{run.name}-gated/results.jsonl").read_text().splitlines()
     rows = {row["id"]: row for row in map(json.loads, kept)}
     assert {name: row["route"] for name, row in rows.items()} == {"near": "specialist", "far": "base"}
     assert rows["near"]["text"] == generate(load(str(run)), PROMPT, max_tokens=8).text

@@ -12,7 +12,6 @@ from tiny_gemma4 import random_adapter
 
 import mlx_gemma
 from mlx_gemma import run
-from mlx_gemma.evaluate.judge import VERDICTS
 from mlx_gemma.gemma4.checkpoint import find
 from mlx_gemma.interop.card import card
 from mlx_gemma.interop.compare import Difference
@@ -94,23 +93,26 @@ def test_what_quantising_did(tmp_path: Path) -> None:
 
 
 def test_results_of_eval(tmp_path: Path) -> None:
-    """As `mlx-gemma eval --save` writes them; another file of that name is none."""
-    sides = {"before": {"python2": 3, "good": 1}, "after": {"fails": 1, "good": 3}}
-    rows = [
-        {"side": side, "id": f"{i}", "prompt": "p", "text": "|", "verdict": verdict, "reason": ""}
-        for side, counts in sides.items() for verdict, n in counts.items() for i in range(n)
-    ]  # fmt: skip
-    assert {row["verdict"] for row in rows} < set(VERDICTS)
-    (tmp_path / "eval.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    """As `mlx-gemma eval` keeps them; another file of that name is none."""
+    good, old, worse = (
+        {"verdicts": [], "bad": False},
+        *({"verdicts": v, "bad": True} for v in (["python2"], ["python2", "raises"])),
+    )
+    for side, rows in (("nano", [old, worse, good]), ("run", [good, good, good])):
+        folder = tmp_path / "eval" / "tasks" / side
+        folder.mkdir(parents=True)
+        (folder / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     for name, other in (("rows", '{"messages": []}\n'), ("cut", '{"side": '), ("none", ""), ("list", "[1]\n")):
-        (tmp_path / f"eval-{name}.jsonl").write_text(other)
+        folder = tmp_path / "eval" / f"other-{name}" / "side"
+        folder.mkdir(parents=True)
+        (folder / "results.jsonl").write_text(other)
     text = card(find("nano"), tmp_path, "peft", GAP, 0.2)
     table = text.split("## Evaluation")[1].split("## Verification")[0]
-    assert table.split("`eval.jsonl`")[1].strip().splitlines() == [
-        "| verdict | before, n = 4 | after, n = 4 |",
+    assert table.split("`tasks`")[1].strip().splitlines() == [
+        "| answers that are | nano, n = 3 | run, n = 3 |",
         "|---|---:|---:|",
-        "| fails | 0 | 1 |",
-        "| python2 | 3 | 0 |",
-        "| good | 1 | 3 |",
+        "| bad | 2 | 0 |",
+        "| python2 | 2 | 0 |",
+        "| raises | 1 | 0 |",
     ]
-    assert "eval-" not in text
+    assert "other-" not in text
